@@ -1,0 +1,127 @@
+"""What a network says about photos: its probabilities beside the truth, in float32."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Num
+from torch import Tensor, nn
+
+from xception.data.loader import Batch
+from xception.data.preprocess import Preprocess
+from xception.errors import UserError
+from xception.evaluation import metrics
+
+Task = Literal["classification", "multilabel"]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """One row per photo; `positions` say which photo of the split a row belongs to."""
+
+    probabilities: Float[np.ndarray, "n k"]
+    targets: Num[np.ndarray, "n *k"]
+    """Class indices (n), or zeros and ones per class (n k) when there are several labels."""
+    positions: Int[np.ndarray, " n"]
+
+    def measure(
+        self,
+        classes: Sequence[str],
+        task: Task,
+        *,
+        weights: dict[str, float | int] | None = None,
+    ) -> dict[str, Any]:
+        """The figures of `metrics.classification` or, with class weights, `metrics.multilabel`."""
+        if task == "classification":
+            return metrics.classification(self.probabilities, self.targets, classes)
+        return metrics.multilabel(self.probabilities, self.targets, classes, weights=weights)
+
+
+def outcomes(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    preprocess: Preprocess,
+    *,
+    device: torch.device | str,
+    task: Task,
+    precision: torch.dtype | None = None,
+) -> Outcomes:
+    """Shows every photo to the network, once, in evaluation mode.
+
+    Args:
+        model: already on `device`; its modes (training or not) are as before afterwards.
+        batches: uint8 photos with targets and positions, as `evaluation_batches` gives them.
+        preprocess: turns the pixels into the network's input.
+        device: where to compute.
+        task: softmax for one class per photo, sigmoid for several labels; always in float32.
+        precision: run the network under autocast to this type; None keeps float32.
+
+    Returns:
+        The outcomes in the order of the batches; no rows when there is no batch.
+
+    Raises:
+        UserError: the network answers with NaN or infinity.
+    """
+    device = torch.device(device)
+    probabilities, targets, positions = [], [], []
+    with evaluating(model), torch.inference_mode():
+        for batch in batches:
+            x = preprocess.normalize(batch.pixels.to(device, non_blocking=True))
+            with torch.autocast(device.type, precision, enabled=precision is not None):
+                logits = model(x)
+            probabilities.append(_probabilities(logits.float(), task, batch.positions))
+            targets.append(batch.targets.numpy())
+            positions.append(batch.positions.numpy())
+    if not positions:
+        empty = np.zeros(0, np.int64)
+        return Outcomes(np.zeros((0, 0), np.float32), empty, empty)
+    return Outcomes(*(np.concatenate(part) for part in (probabilities, targets, positions)))
+
+
+def combine(parts: Sequence[Outcomes]) -> Outcomes:
+    """The outcomes of several processes as one, in the order of the photos.
+
+    Raises:
+        ValueError: a photo was counted more than once.
+    """
+    filled = [part for part in parts if len(part.positions)] or parts[:1]
+    positions = np.concatenate([part.positions for part in filled])
+    order = np.argsort(positions, kind="stable")
+    if (np.diff(positions[order]) == 0).any():
+        raise ValueError("the parts overlap: a photo was counted more than once")
+    return Outcomes(
+        np.concatenate([part.probabilities for part in filled])[order],
+        np.concatenate([part.targets for part in filled])[order],
+        positions[order],
+    )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts every module into evaluation mode, and each back into its own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _probabilities(
+    logits: Float[Tensor, "b k"], task: Task, positions: Int[Tensor, " b"]
+) -> Float[np.ndarray, "b k"]:
+    finite = logits.isfinite().all(dim=1).cpu()
+    if not finite.all():
+        bad = positions[~finite].tolist()
+        raise UserError(
+            f"the network answers {len(bad)} of {len(positions)} photos of a batch with NaN or "
+            f"infinity (first: photo {bad[0]} of the split).\n"
+            "Its weights are damaged or its training diverged; a lower learning rate or gradient "
+            "clipping keeps a training from that."
+        )
+    answer = logits.softmax(dim=1) if task == "classification" else logits.sigmoid()
+    return answer.cpu().numpy()
