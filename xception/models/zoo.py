@@ -1,0 +1,68 @@
+"""The models by name."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from xception.errors import UserError
+from xception.models.classifier import Classifier
+from xception.models.xception import Xception
+
+
+class Entry(NamedTuple):
+    """What the zoo knows of one model."""
+
+    name: str
+    build: Callable[..., Classifier]
+    size: int  # pixels of the side of the image, where nothing else is asked for
+    summary: str  # one line
+    citation: str
+
+
+_ENTRIES = (
+    Entry(
+        "xception",
+        Xception,
+        299,
+        "36 layers of depthwise separable convolutions with residual connections",
+        'Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017, '
+        "arXiv:1610.02357",
+    ),
+)
+ZOO: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
+
+
+def list_models() -> list[str]:
+    """The names that `create_model` knows."""
+    return list(ZOO)
+
+
+def create_model(name: str, **options: Any) -> Classifier:
+    """A fresh model of the zoo, in training mode.
+
+    Args:
+        name: one of `list_models()`.
+        options: the arguments of that model's class.
+
+    Raises:
+        UserError: the name, an option or its value is not right; says what would be.
+    """
+    if name not in ZOO:
+        raise UserError(f"no model is called {name!r}{_closest(name, ZOO)}")
+    build = ZOO[name].build
+    known = inspect.signature(build).parameters
+    for option in options:
+        if option not in known:
+            raise UserError(f"{name} has no option {option!r}{_closest(option, known)}")
+    try:
+        return build(**options)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
+
+
+def _closest(word: str, known: Mapping[str, object]) -> str:
+    """The end of a message about a word that is not known."""
+    matches = get_close_matches(word, known, n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else f"; known are {', '.join(known)}"
