@@ -5,7 +5,7 @@ On one image, in this order: crop and resize, shift, flips, colour, RandAugment,
 """
 
 import math
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -17,12 +17,10 @@ from xception.data import mixing
 from xception.data.preprocess import Box, Preprocess, to_array
 from xception.data.rand_augment import MAX_MAGNITUDE, rand_augment
 
-WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-
 # Shares of red, green and blue in the luminance (ITU-R 601-2, as Pillow's "L").
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 
-# Attempts to place a random rectangle before its fallback.
+# Attempts to place the erased rectangle; as the paper, but not for ever.
 _ATTEMPTS = 10
 
 # Sizes and shapes of the erased rectangle: Zhong et al., section 5 (s_l, s_h, r_1).
@@ -71,32 +69,49 @@ class Augment(BaseModel):
         return self
 
 
-def draw_crop(width: int, height: int, augment: Augment, rng: np.random.Generator) -> Box:
-    """A random crop of a width×height image, as shares of its sides (left, top, right, bottom).
+class Crop(NamedTuple):
+    """A random crop, drawn before anything is known of the image."""
 
-    Area and log-ratio are drawn evenly, as for Inception (Szegedy et al. 2015, section 6). Where no
-    draw fits in the image, the largest middle crop within `crop_ratio` stands in.
+    area: float
+    """Share of the image's area."""
+    ratio: float
+    """Width over height, in pixels."""
+    x: float
+    y: float
+    """Place within the room left, 0 to 1, from the left and from the top."""
+
+    def box(self, width: int, height: int) -> Box:
+        """Left, top, right, bottom in a width×height image, in pixels.
+
+        A crop that does not fit keeps its ratio and shrinks until it does.
+        """
+        crop_width = math.sqrt(self.area * width * height * self.ratio)
+        crop_height = crop_width / self.ratio
+        fit = min(1.0, width / crop_width, height / crop_height)
+        crop_width, crop_height = min(width, crop_width * fit), min(height, crop_height * fit)
+        left, top = self.x * (width - crop_width), self.y * (height - crop_height)
+        return left, top, min(width, left + crop_width), min(height, top + crop_height)
+
+    def min_side(self, size: int) -> int:
+        """The shorter side that a reduced decoding must keep so that no box is upsampled.
+
+        With a shorter side m, the image's area is m² or more, so the box's shorter side is at least
+        m √(area / stretch), or m / stretch where it had to shrink.
+        """
+        stretch = max(self.ratio, 1 / self.ratio)
+        return math.ceil(size / min(math.sqrt(self.area / stretch), 1 / stretch))
+
+
+def draw_crop(augment: Augment, rng: np.random.Generator) -> Crop | None:
+    """Area and log-ratio drawn evenly, as for Inception (Szegedy et al. 2015, section 6).
+
+    None where `augment` has no random crop.
     """
-    assert augment.crop_scale is not None
+    if augment.crop_scale is None:
+        return None
     low, high = augment.crop_scale
-    for _ in range(_ATTEMPTS):
-        area = width * height * (low + (high - low) * rng.random())
-        ratio = _draw_ratio(augment.crop_ratio, rng)
-        share_x = math.sqrt(area * ratio) / width
-        share_y = math.sqrt(area / ratio) / height
-        if share_x <= 1 and share_y <= 1:
-            left, top = rng.random() * (1 - share_x), rng.random() * (1 - share_y)
-            return left, top, min(1.0, left + share_x), min(1.0, top + share_y)
-    ratio = min(max(width / height, augment.crop_ratio[0]), augment.crop_ratio[1])
-    share_x, share_y = min(1.0, height * ratio / width), min(1.0, width / ratio / height)
-    left, top = (1 - share_x) / 2, (1 - share_y) / 2
-    return left, top, left + share_x, top + share_y
-
-
-def crop_min_side(width: int, height: int, crop: Box, size: int) -> int:
-    """The shorter side that a reduced decoding must keep so that `crop` is not upsampled."""
-    narrowest = min(width * (crop[2] - crop[0]), height * (crop[3] - crop[1]))
-    return math.ceil(size * min(width, height) / narrowest)
+    area = low + (high - low) * rng.random()
+    return Crop(area, _draw_ratio(augment.crop_ratio, rng), rng.random(), rng.random())
 
 
 def augment(
@@ -104,18 +119,23 @@ def augment(
     preprocess: Preprocess,
     augment: Augment,
     rng: np.random.Generator,
-    crop: Box | None = None,
 ) -> UInt8[np.ndarray, "h w c"]:
-    """An RGB image as a changed `size`×`size` array that may be written to.
+    """An RGB image as a changed `size`×`size` array that may be written to."""
+    return augment_cropped(image, draw_crop(augment, rng), preprocess, augment, rng)
 
-    `crop` is a crop drawn before decoding (`draw_crop`); without it, it is drawn here.
-    """
-    if augment.crop_scale is None:
+
+def augment_cropped(
+    image: Image.Image,
+    crop: Crop | None,
+    preprocess: Preprocess,
+    augment: Augment,
+    rng: np.random.Generator,
+) -> UInt8[np.ndarray, "h w c"]:
+    """`augment` with a crop drawn before, which the decoder may have needed to know."""
+    if crop is None:
         image = preprocess.fit(image)
     else:
-        width, height = image.size
-        left, top, right, bottom = crop or draw_crop(width, height, augment, rng)
-        box = (left * width, top * height, right * width, bottom * height)
+        box = crop.box(*image.size)
         image = preprocess.resample(image, (preprocess.size, preprocess.size), box)
     if augment.pad_crop:
         image = _shift(image, augment.pad_crop, rng)
