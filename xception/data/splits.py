@@ -21,6 +21,8 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 VALIDATION_BELOW = 0.15
 TEST_BELOW = 0.30
 
+_CHUNK = 100  # photos that one thread takes at a time
+
 _NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -55,9 +57,10 @@ def split_all(
 ) -> list[Split]:
     """`split_of` for many photos. Those that cannot be read (None) go to train."""
 
-    def one(name: str) -> Split:
-        data = read(name)
-        return "train" if data is None else split_of(data, test=test)
+    def some(chunk: Sequence[str]) -> list[Split]:
+        contents = (read(name) for name in chunk)
+        return ["train" if c is None else split_of(c, test=test) for c in contents]
 
+    chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
     with ThreadPoolExecutor() as pool:  # reading and hashing let go of the interpreter's lock
-        return list(pool.map(one, names))
+        return [split for splits in pool.map(some, chunks) for split in splits]

@@ -5,10 +5,11 @@ and used by many threads at once. Nothing is ever unpacked onto the disk.
 """
 
 import os
+import posixpath
 import struct
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 from xception.data.images import MAX_FILE_BYTES, ImageError, read_file
@@ -57,7 +58,7 @@ class FolderStore:
     def _walk(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         files: list[str] = []
         folders: list[str] = []
-        # Each folder to visit: its path, its name in the store, the identities of it and those above.
+        # Folders to visit: path, its name with a slash, it and those above.
         visit = [(str(self.path), "", frozenset([_identity(self.path)]))]
         while visit:
             path, prefix, above = visit.pop()
@@ -93,11 +94,10 @@ class ZipStore:
         folders: set[str] = set()
         for member in members:
             name = _checked_name(member.filename, path)
-            parents = PurePosixPath(name).parents
-            folders.update(str(parent) for parent in parents)
-            if member.is_dir() or member.filename.endswith("\\"):
+            if member.filename.endswith(("/", "\\")):
                 folders.add(name)
                 continue
+            folders.add(posixpath.dirname(name))
             if name in self._members:
                 raise UserError(f"{path}: holds {name} twice; zip the folder anew")
             if member.flag_bits & 1:
@@ -115,7 +115,10 @@ class ZipStore:
                 member.CRC,
                 deflated,
             )
-        self._folders = tuple(sorted(folders - {"."}))
+        for folder in list(folders):
+            while folder := posixpath.dirname(folder):
+                folders.add(folder)
+        self._folders = tuple(sorted(folders - {""}))
 
     def names(self) -> tuple[str, ...]:
         """All files, sorted."""
@@ -156,9 +159,8 @@ def _identity(entry: Path | os.DirEntry[str]) -> tuple[int, int]:
 
 def _checked_name(name: str, path: Path) -> str:
     """A member's name with forward slashes. Raises `UserError` if it points out of the zip."""
-    parts = PurePosixPath(
-        name.replace("\\", "/")
-    ).parts  # some packers on Windows write backslashes
-    if not parts or ".." in parts or parts[0].startswith("/") or parts[0].endswith(":"):
+    # Some packers on Windows write backslashes.
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    if not parts or ".." in parts or name.startswith(("/", "\\")) or parts[0].endswith(":"):
         raise UserError(f"{path}: holds a file whose name points out of it: {name!r}")
     return "/".join(parts)

@@ -11,7 +11,6 @@ from xception.data.splits import SPLITS, Split, split_named
 from xception.errors import UserError
 
 _ALIASES = {"path": "path", "label": "label", "labels": "label", "split": "split"}
-_SHOWN = 5
 
 
 class Row(NamedTuple):

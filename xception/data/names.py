@@ -1,0 +1,36 @@
+"""What the name of a file says. Names are relative paths with forward slashes."""
+
+import posixpath
+import re
+from collections.abc import Sequence
+
+from xception.data.images import SUFFIXES
+
+_SHOWN = 5
+
+
+def natural(text: str) -> tuple[tuple[tuple[int, str], ...], str]:
+    """A key that sorts numbers by value and ignores case: shot 2, Shot 10. Ties by plain order."""
+    parts = re.split(r"([0-9]+)", text.casefold())
+    return tuple((int(p), "") if p.isdecimal() else (-1, p) for p in parts if p), text
+
+
+def is_hidden(name: str) -> bool:
+    """Whether the file, or a folder above it, is one that people do not see."""
+    return name.startswith(".") or "/." in name or "__MACOSX" in name.split("/")
+
+
+def is_photo(name: str) -> bool:
+    """Whether the ending is that of an image, and the file not hidden."""
+    return posixpath.splitext(name)[1].lower() in SUFFIXES and not is_hidden(name)
+
+
+def is_table(name: str) -> bool:
+    """Whether the ending is that of a table, and the file not hidden."""
+    return name.lower().endswith((".csv", ".tsv")) and not is_hidden(name)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
