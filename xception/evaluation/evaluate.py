@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ class Outcomes:
     """One row per photo; `positions` say which photo of the split a row belongs to."""
 
     probabilities: Float[np.ndarray, "n k"]
-    targets: Num[np.ndarray, "n *k"]
+    targets: Num[np.ndarray, "n *labels"]
     """Class indices (n), or zeros and ones per class (n k) when there are several labels."""
     positions: Int[np.ndarray, " n"]
 
@@ -99,11 +99,21 @@ def combine(parts: Sequence[Outcomes]) -> Outcomes:
     )
 
 
+@runtime_checkable
+class HasModules(Protocol):
+    """A network, as far as its modes are concerned."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Every module of the network, itself among them."""
+        ...
+
+
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: HasModules) -> Iterator[None]:
     """Puts every module into evaluation mode, and each back into its own mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    for module, _ in modes:
+        module.training = False
     try:
         yield
     finally:
