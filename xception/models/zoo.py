@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from xception.errors import UserError
 from xception.models.classifier import Classifier
+from xception.models.options import short
 from xception.models.xception import Xception
 
 
@@ -50,12 +51,12 @@ def create_model(name: str, **options: Any) -> Classifier:
         UserError: the name, an option or its value is not right; says what would be.
     """
     if name not in ZOO:
-        raise UserError(f"no model is called {name!r}{_closest(name, ZOO)}")
+        raise UserError(f"no model is called {short(name)}{_closest(name, ZOO)}")
     build = ZOO[name].build
     known = inspect.signature(build).parameters
     for option in options:
         if option not in known:
-            raise UserError(f"{name} has no option {option!r}{_closest(option, known)}")
+            raise UserError(f"{name} has no option {short(option)}{_closest(option, known)}")
     try:
         return build(**options)
     except ValueError as error:

@@ -1,0 +1,168 @@
+"""Model files: the weights, and a card that says what they are and how to feed them.
+
+A model file is a safetensors file whose metadata has one key, `xception.card`, with the card as
+JSON. The architecture comes from the zoo by name and options; no code and no pickle is ever read.
+"""
+
+import json
+from io import BufferedReader
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from xception.errors import UserError
+from xception.models.classifier import Classifier
+from xception.models.zoo import create_model
+from xception.weights.atomic import write_whole
+from xception.weights.card import VERSION, Card, parse_card
+from xception.weights.header import (
+    CARD_KEY,
+    MAX_HEADER_BYTES,
+    Header,
+    ModelFileError,
+    Stored,
+    open_regular,
+    parse_json,
+    read_header,
+)
+
+
+def save_model(path: str | Path, model: Classifier, card: Card) -> None:
+    """Write the weights and their card; the same weights and card give the same bytes.
+
+    Raises:
+        ValueError: the card is not this model's, is too long, or holds a number that is not finite.
+        UserError: the file cannot be written; a file that stood there stays as it was.
+    """
+    if card.architecture.options != model.options:
+        raise ValueError(f"card of {card.architecture.options}, but model of {model.options}")
+    _check_agreement(card, model)
+    card = card.model_copy(update={"version": VERSION})
+    text = json.dumps(
+        card.model_dump(mode="json"),
+        sort_keys=True,
+        ensure_ascii=False,
+        allow_nan=False,
+        separators=(",", ":"),
+    )
+    # Weights may lie in memory as channels_last; the file knows one order only.
+    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    data = safetensors.torch.save(tensors, {CARD_KEY: text})
+    length = int.from_bytes(data[:8], "little")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"the card is too long: {length:,} bytes, {MAX_HEADER_BYTES:,} at most")
+    parse_json(text)  # it must also be readable under the limits
+    write_whole(Path(path), lambda file: file.write(data))
+
+
+def load_model(path: str | Path) -> Classifier:
+    """The model of a file, float32, in evaluation mode; its `card` is the file's.
+
+    Everything is judged on the header and on a network without memory ("meta") before any weight is
+    read: a file that passes holds exactly the tensors of the network that its card describes.
+
+    Raises:
+        ModelFileError: wrong, truncated, foreign or hostile file; one line says why.
+    """
+    path = Path(path)
+    with open_regular(path) as file:
+        header = read_header(file, path)
+        card = parse_card(header.card, path)
+        model = _build_empty(card, path)
+        _check_tensors(header, model, path)
+        weights = {tensor.name: _read_values(file, tensor, path) for tensor in header.tensors}
+    model.load_state_dict(weights, assign=True)
+    model.card = card
+    return model.eval()
+
+
+def load_weights(
+    model: Classifier, path: str | Path, *, classes: tuple[str, ...] | None = None
+) -> list[str]:
+    """Start `model` from a model file of the same architecture.
+
+    The last layer is left as it is where its classes are not those of the file: another number of
+    them, or other names or another order if the `classes` of `model` are given.
+
+    Returns:
+        The names of the weights that were left as they were.
+
+    Raises:
+        ModelFileError: the file is not sound.
+        UserError: the file holds another architecture.
+    """
+    source = load_model(path)
+    free = ("num_classes", "dropout")  # options that change no weight but the last layer's
+    here = {key: value for key, value in model.options.items() if key not in free}
+    there = {key: value for key, value in source.options.items() if key not in free}
+    if type(model) is not type(source) or here != there:
+        differ = [key for key in here | there if here.get(key) != there.get(key)]
+        raise UserError(
+            f"{path} holds a {_describe(source, differ)}, "
+            f"which cannot start a {_describe(model, differ)}"
+        )
+    same_classes = source.options["num_classes"] == model.options["num_classes"]
+    if classes is not None and classes != source.card.classes:
+        same_classes = False
+    weights = source.state_dict()
+    kept = [name for name in weights if name.startswith("head.classifier.") and not same_classes]
+    for name in kept:
+        del weights[name]
+    model.load_state_dict(weights, strict=False)
+    return kept
+
+
+def _describe(model: Classifier, options: list[str]) -> str:
+    chosen = ", ".join(f"{key} {model.options.get(key)}" for key in options)
+    return f"{type(model).__name__}({chosen})"
+
+
+def _build_empty(card: Card, path: Path) -> Classifier:
+    """The network of the card on the meta device: shapes without memory."""
+    try:
+        with torch.device("meta"):
+            model = create_model(card.architecture.name, **card.architecture.options)
+        _check_agreement(card, model)
+    except (UserError, ValueError) as error:
+        raise ModelFileError(path, f"its card is wrong: {error}") from error
+    return model
+
+
+def _check_agreement(card: Card, model: Classifier) -> None:
+    """ValueError unless classes and channels of the card are those of the model."""
+    if len(card.classes) != model.options["num_classes"]:
+        raise ValueError(f"{len(card.classes)} classes, but {model.options['num_classes']} logits")
+    if card.preprocess.channels != model.options["in_channels"]:
+        raise ValueError(
+            f"preprocessing gives {card.preprocess.channels} channels, "
+            f"the network takes {model.options['in_channels']}"
+        )
+
+
+def _check_tensors(header: Header, model: Classifier, path: Path) -> None:
+    """Names, shapes and kinds of the file must be those of the model, no more and no fewer."""
+    expected = {
+        name: (tuple(value.shape), value.is_floating_point())
+        for name, value in model.state_dict().items()
+    }
+    found = {one.name: (one.shape, one.dtype.is_floating_point) for one in header.tensors}
+    both = expected.keys() & found.keys()
+    differences = {
+        "it lacks": expected.keys() - found.keys(),
+        "it alone has": found.keys() - expected.keys(),
+        "it has in another shape": {name for name in both if expected[name] != found[name]},
+    }
+    for what, names in differences.items():
+        if names:
+            count = f"{len(names)} tensors, for example {min(names)!r:.80}"
+            raise ModelFileError(path, f"does not fit the network of its card: {what} {count}")
+
+
+def _read_values(file: BufferedReader, tensor: Stored, path: Path) -> torch.Tensor:
+    """The values of the next tensor of the file, in float32 if they are fractions."""
+    memory = torch.empty(tensor.end - tensor.begin, dtype=torch.uint8)
+    if file.readinto(memory.numpy().data) != len(memory):
+        raise ModelFileError(path, "the file became shorter while it was read")
+    values = memory.view(tensor.dtype).reshape(tensor.shape)
+    return values.float() if values.is_floating_point() else values
