@@ -6,13 +6,13 @@ normalised floats (`normalize`), or both from a file's bytes (`tensor`).
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from xception.data.images import decode
@@ -52,7 +52,7 @@ class Preprocess(BaseModel):
 
     @field_validator("mean", "std")
     @classmethod
-    def _one_per_channel(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+    def _one_per_channel(cls, values: tuple[float, ...], info: Any) -> tuple[float, ...]:
         channels = info.data.get("channels", 3)  # absent when it was itself refused
         if len(values) == 1:
             values = values * channels

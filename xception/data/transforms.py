@@ -5,7 +5,7 @@ On one image, in this order: crop and resize, shift, flips, colour, RandAugment,
 """
 
 import math
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -61,7 +61,7 @@ class Augment(BaseModel):
     """Alpha of CutMix's Beta(alpha, alpha) distribution; 0 is off. With mixup: either, evenly."""
 
     @model_validator(mode="after")
-    def _ranges(self) -> Self:
+    def _ranges(self) -> "Augment":
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise ValueError("crop_scale must be two rising shares of the area within (0, 1]")
         if not 0 < self.crop_ratio[0] <= self.crop_ratio[1] < math.inf:

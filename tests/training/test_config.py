@@ -1,0 +1,107 @@
+import pytest
+import yaml
+
+from xception.errors import UserError
+from xception.training.config import override, parse, read_config, to_yaml
+from xception.training.recipes import configure, list_recipes
+
+
+def test_a_configuration_written_and_read_back_is_the_same(tmp_path):
+    config = configure(recipe="xception-imagenet", settings={"seed": 7, "augment.mixup": 0.2})
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config), encoding="utf-8")
+    assert read_config(path) == config
+    assert configure(config=path) == config
+
+
+def test_the_written_configuration_is_complete():
+    values = yaml.safe_load(to_yaml(configure(recipe="scratch")))
+    assert values["optimizer"]["name"] == "adamw"
+    assert set(values) >= {"model", "preprocess", "augment", "seed", "checkpoint_minutes"}
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_is_valid_and_names_its_source(name):
+    from xception.training.recipes import FOLDER
+
+    assert configure(recipe=name).recipe == name
+    header = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").split("model:")[0]
+    assert header.startswith("#")
+    assert "arXiv" in header or "RESULTS.md" in header
+
+
+def test_the_recipes_of_the_paper_hold_its_numbers():  # Chollet 2017, sections 4.2 and 4.3
+    imagenet = configure(recipe="xception-imagenet")
+    assert imagenet.optimizer.name == "sgd"
+    assert imagenet.optimizer.momentum == 0.9
+    assert imagenet.optimizer.learning_rate == 0.045
+    assert imagenet.optimizer.weight_decay == 1e-5
+    assert (imagenet.schedule.rate, imagenet.schedule.every_epochs) == (0.94, 2)
+    assert imagenet.dropout == 0.5
+    assert imagenet.average_decay is not None
+    jft = configure(recipe="xception-jft")
+    assert (jft.optimizer.name, jft.optimizer.momentum) == ("rmsprop", 0.9)
+    assert jft.optimizer.learning_rate == 0.001
+    assert (jft.schedule.rate, jft.schedule.every_samples) == (0.9, 3_000_000)
+    assert jft.dropout == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"optimizer.learning_rat": 0.1}, "did you mean 'learning_rate'"),
+        ({"epochs": "many"}, "epochs"),
+        ({"epochs": 0}, "greater than or equal to 1"),
+        ({"optimizer.learning_rate": float("nan")}, "learning_rate"),
+        ({"sampler": "balance"}, "sampler"),
+        ({"preprocess.size": -1}, "preprocess.size"),
+    ],
+)
+def test_a_wrong_setting_is_named(settings, words):
+    with pytest.raises(UserError, match=r"\S") as caught:
+        configure(settings=settings)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_recipe_gets_the_closest_name():
+    with pytest.raises(UserError, match="did you mean 'scratch'"):
+        configure(recipe="scrach")
+
+
+def test_a_recipe_and_a_configuration_together_are_refused(tmp_path):
+    with pytest.raises(UserError, match="not both"):
+        configure(recipe="scratch", config=tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not YAML"),
+        ("- 1", "key: value"),
+        ("!!python/object/apply:os.system ['true']", "not YAML"),
+        ("epochs: 2\n", "'preprocess' is missing"),
+        ("preprocess: {size: 32}\nmodle: xception\n", "did you mean 'model'"),
+    ],
+)
+def test_a_wrong_configuration_file_is_refused_in_a_line(tmp_path, text, words):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_config(path)
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_configuration_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        read_config(tmp_path / "none.yaml")
+
+
+def test_override_leaves_what_it_was_given_alone():
+    values = {"optimizer": {"name": "sgd"}, "epochs": 3}
+    changed = override(values, {"optimizer.momentum": 0.5, "epochs": 4})
+    assert changed == {"optimizer": {"name": "sgd", "momentum": 0.5}, "epochs": 4}
+    assert values == {"optimizer": {"name": "sgd"}, "epochs": 3}
+    assert parse({"preprocess": {"size": 8}, **changed}, "here").optimizer.momentum == 0.5

@@ -1,0 +1,327 @@
+"""The training loop: a straight line from step to step, which can be left and entered anywhere."""
+
+import csv
+import io
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from xception.errors import UserError
+from xception.training import losses
+from xception.training.checkpoint import load_checkpoint, save_checkpoint
+from xception.training.config import TrainConfig
+from xception.training.distributed import World, gather, largest, synchronize_batch_norms
+from xception.training.feeds import Feed
+from xception.training.interrupts import Interrupted, StopRequest
+from xception.training.optim import build_average, build_optimizer, set_learning_rate
+from xception.training.progress import Progress
+from xception.training.randomness import seed_torch
+from xception.training.schedules import factor
+from xception.weights.atomic import write_whole
+
+_CHECK_EVERY = 20  # steps between looks at a loss that lives on an accelerator
+
+
+@dataclass
+class Tally:
+    """Sums over the photos of an epoch so far: loss, right answers, photos."""
+
+    loss: float = 0.0
+    right: float = 0.0
+    seen: int = 0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(self.loss + other.loss, self.right + other.right, self.seen + other.seen)
+
+
+@dataclass
+class Position:
+    """Where a training stands, besides its tensors."""
+
+    step: int = 0
+    seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    tally: Tally = field(default_factory=Tally)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: tuple[float, float] | None = None  # (score, -loss) on validation
+
+
+@dataclass
+class Validation:
+    """What an epoch's validation found."""
+
+    score: float  # the larger the better
+    loss: float
+    figures: dict[str, float]  # columns of `metrics.csv`
+
+
+class Trainer:
+    """Trains `module` on a feed; saves the best and the last; goes on where a checkpoint stands.
+
+    Args:
+        module: what is trained: a network, or the head of a frozen one.
+        feed: its inputs and targets.
+        validate: judges a module after each epoch; None when there is nothing to validate on.
+        keep_best: stores a module that validated best so far.
+        folder: where `last.ckpt` and `metrics.csv` go.
+        multilabel: sigmoid instead of softmax.
+        class_weights: one weight a class, or None.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        feed: Feed,
+        config: TrainConfig,
+        world: World,
+        *,
+        validate: Callable[[nn.Module], Validation | None],
+        keep_best: Callable[[nn.Module, dict[str, float]], None],
+        folder: Path,
+        fingerprint: str,
+        multilabel: bool,
+        class_weights: Tensor | None,
+        progress: Progress,
+    ):
+        self.config, self.world, self.feed, self.progress = config, world, feed, progress
+        self.validate, self.keep_best = validate, keep_best
+        self.folder, self.fingerprint, self.multilabel = folder, fingerprint, multilabel
+        device = world.device
+        module = synchronize_batch_norms(module, world)
+        self.module = module.to(device=device, memory_format=torch.channels_last)
+        self.class_weights = class_weights.to(device) if class_weights is not None else None
+        self.optimizer = build_optimizer(self.module, config.optimizer)
+        self.average = (
+            build_average(self.module, config.average_decay) if config.average_decay else None
+        )
+        self.parallel = (
+            DistributedDataParallel(self.module, broadcast_buffers=False)
+            if world.size > 1
+            else self.module
+        )
+        self.autocast = autocast(config.precision, device)
+        self.at = Position()
+        self._sums = torch.zeros(2, device=device)  # loss and right answers since the last look
+        self._pending = 0
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file to resume from."""
+        return self.folder / "last.ckpt"
+
+    @property
+    def final(self) -> nn.Module:
+        """The module whose answers count: the average where there is one."""
+        return self.average.module if self.average is not None else self.module
+
+    def run(self, stop: StopRequest) -> None:
+        """Train to the last epoch.
+
+        Raises:
+            Interrupted: a signal arrived; everything is saved.
+            UserError: the loss is no longer a number, or a file cannot be written.
+        """
+        config, per_epoch = self.config, self.feed.steps_per_epoch
+        steps = config.epochs * per_epoch
+        self.module.train()
+        last_save = last_look = time.monotonic()
+        for inputs, targets in self.feed.training(self.at.step, steps):
+            self._step(inputs, targets)
+            now = time.monotonic()
+            self.at.seconds += now - last_look
+            self.at.epoch_seconds += now - last_look
+            last_look = now
+            self._report(steps)
+            if self.at.step % per_epoch == 0:
+                self._finish_epoch()
+                last_save = time.monotonic()
+                self.at.seconds += last_save - last_look
+                last_look = last_save
+            due = time.monotonic() - last_save > 60 * config.checkpoint_minutes
+            signum = largest(self.world, stop.signum or (1000 if due else 0))
+            if signum:
+                self.save()
+                last_save = time.monotonic()
+                if signum != 1000:
+                    raise Interrupted(signum)
+
+    def _step(self, inputs: Tensor, targets: Tensor) -> None:
+        config, step = self.config, self.at.step
+        seed_torch(config.seed, step, self.world.rank)
+        epoch = step / self.feed.steps_per_epoch
+        samples = self.feed.steps_per_epoch * config.batch_size
+        share = factor(config.schedule, epoch, epochs=config.epochs, samples_per_epoch=samples)
+        set_learning_rate(self.optimizer, config.optimizer.learning_rate * share)
+        parts = list(
+            zip(inputs.chunk(config.accumulate), targets.chunk(config.accumulate), strict=True)
+        )
+        for number, (x, y) in enumerate(parts, start=1):
+            alone = isinstance(self.parallel, DistributedDataParallel) and number < len(parts)
+            with self.parallel.no_sync() if alone else nullcontext():
+                with self.autocast:
+                    logits = self.parallel(x)
+                loss = self._loss(logits.float(), y) * (len(x) / len(inputs))
+                loss.backward()
+            with torch.no_grad():
+                right = (logits.argmax(1) == y.argmax(1)).sum()
+                self._sums += torch.stack([loss.detach() * len(inputs), right])
+        if config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.module.parameters(), config.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.module)
+        self._pending += len(inputs)
+        self.at.step += 1
+        if self.world.device.type == "cpu" or self.at.step % _CHECK_EVERY == 0:
+            self._look()
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        loss = losses.multi_label if self.multilabel else losses.single_label
+        return loss(
+            logits, targets, weights=self.class_weights, smoothing=self.config.label_smoothing
+        )
+
+    def _look(self) -> None:
+        """Fetch the sums from the device and refuse a loss that is not a number."""
+        loss, right = self._sums.tolist()
+        finite = self._sums.isfinite().all()
+        if not finite:
+            epoch = self.at.step / self.feed.steps_per_epoch
+            saved = f"; {self.checkpoint} is from before" if self.checkpoint.exists() else ""
+            raise UserError(
+                f"the loss is no longer a number after step {self.at.step} (epoch {epoch:.2f}): "
+                f"try a lower learning rate than {self.config.optimizer.learning_rate:g}, "
+                f"or --set clip_norm=1{saved}"
+            )
+        self.at.tally += Tally(loss, right, self._pending)
+        self._sums.zero_()
+        self._pending = 0
+
+    def _report(self, steps: int) -> None:
+        tally = self.at.tally
+        if not tally.seen or not self.world.leads:
+            return
+        done = max(self.at.step % self.feed.steps_per_epoch, 1)
+        seconds = self.at.epoch_seconds / done if self.at.step % self.feed.steps_per_epoch else 0.0
+        self.progress.step(
+            self.at.step,
+            steps,
+            {
+                "epoch": self.at.step / self.feed.steps_per_epoch,
+                "loss": tally.loss / tally.seen,
+                "accuracy": None if self.multilabel else tally.right / tally.seen,
+                "images_per_second": tally.seen
+                * self.world.size
+                / max(self.at.epoch_seconds, 1e-9),
+                "seconds_per_step": seconds,
+            },
+        )
+
+    def _finish_epoch(self) -> None:
+        """Validate, keep the best, write the history, save."""
+        self._look()
+        at, config = self.at, self.config
+        tally = sum(gather(self.world, at.tally), Tally())
+        started = time.monotonic()
+        validation = self.validate(self.final)
+        self.module.train()
+        epoch = at.step // self.feed.steps_per_epoch
+        standing = (validation.score, -validation.loss) if validation else (float(epoch), 0.0)
+        best = at.best is None or standing > at.best
+        row = {
+            "epoch": epoch,
+            "step": at.step,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "train_loss": tally.loss / tally.seen,
+            "train_accuracy": None if self.multilabel else tally.right / tally.seen,
+            **(validation.figures if validation else {}),
+            "images_per_second": tally.seen / max(at.epoch_seconds, 1e-9),
+            "seconds": at.seconds + time.monotonic() - started,
+            "best": best,
+        }
+        at.history.append(row)
+        at.tally, at.epoch_seconds = Tally(), 0.0
+        if best:
+            at.best = standing
+            if (
+                self.world.leads
+            ):  # before the checkpoint: a replay from an older one writes it again
+                self.keep_best(self.final, validation.figures if validation else {})
+        if self.world.leads:
+            write_whole(self.folder / "metrics.csv", to_csv(at.history))
+            left = row["seconds"] / epoch * (config.epochs - epoch)
+            self.progress.epoch({**row, "epochs": config.epochs, "seconds_left": left})
+        self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint; every process takes part, the first one writes."""
+        self._look()
+        tally = sum(gather(self.world, self.at.tally), Tally())
+        if not self.world.leads:
+            return
+        position = {**vars(self.at), "tally": vars(tally)}
+        save_checkpoint(
+            self.checkpoint,
+            {
+                "fingerprint": self.fingerprint,
+                "position": position,
+                "module": self.module.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": self.average.state_dict() if self.average is not None else None,
+            },
+        )
+
+    def resume(self) -> None:
+        """Go on where `last.ckpt` stands.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+            UserError: it is of a run over other photos or with another configuration.
+        """
+        state = load_checkpoint(self.checkpoint)
+        if state["fingerprint"] != self.fingerprint:
+            raise UserError(
+                f"{self.checkpoint} was trained on other photos or with another configuration: "
+                "give the same PHOTOS, or start anew with another --out"
+            )
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        tally = Tally(**state["position"].pop("tally"))
+        self.at = Position(**state["position"], tally=tally if self.world.leads else Tally())
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """bf16 on CUDA that has it; on a CPU only when asked for and the CPU computes in it.
+
+    Raises:
+        UserError: bf16 was asked for on a device that would be slower with it.
+    """
+    if device.type == "cuda":
+        capable = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capable = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    if precision == "bfloat16" and not capable:
+        raise UserError(
+            "bfloat16 has no arithmetic of its own here and would be slower: use float32"
+        )
+    chosen = precision == "bfloat16" or (precision == "auto" and device.type == "cuda" and capable)
+    return torch.autocast(device.type, torch.bfloat16, enabled=chosen)
+
+
+def to_csv(history: list[dict[str, Any]]) -> bytes:
+    """The history as a CSV file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue().encode()
