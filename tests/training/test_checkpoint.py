@@ -28,7 +28,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
     path = tmp_path / "last.ckpt"
     save_checkpoint(path, {"step": 1})
     (tmp_path / ".last.ckpt.part").symlink_to("/dev/full")  # where the new one is written first
-    with pytest.raises(CheckpointError, match="No space left.*untouched"):
+    with pytest.raises(CheckpointError, match=r"No space left.*untouched"):
         save_checkpoint(path, {"w": torch.zeros(100_000)})
     assert load_checkpoint(path)["step"] == 1
     assert os.listdir(tmp_path) == ["last.ckpt"]

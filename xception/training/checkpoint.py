@@ -20,12 +20,12 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values, whole or not at all.
 
     Raises:
-        CheckpointError: the disk is full or the folder cannot be written; the old file still stands.
+        CheckpointError: the disk is full or the folder cannot be written; the old file stays.
     """
-    buffer = io.BytesIO()
+    buffer = io.BytesIO()  # torch's own writer would hide the reason of a failure
     torch.save({"format": FORMAT, **state}, buffer)
     try:
-        write_whole(path, buffer.getvalue())
+        write_whole(path, lambda file: file.write(buffer.getbuffer()))
     except UserError as error:
         kept = f"; the last good checkpoint, {path}, is untouched" if path.exists() else ""
         raise CheckpointError(f"{error}{kept}") from error
@@ -41,7 +41,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"nothing to resume: there is no {path}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the unpickler meets, the file is not a checkpoint of ours
+    except Exception as error:  # whatever the reader meets, it is not one of ours
         raise CheckpointError(
             f"{path} is not a checkpoint of ours: {type(error).__name__}"
         ) from error

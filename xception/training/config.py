@@ -1,4 +1,4 @@
-"""What one training is: a complete, immutable record that is written to `config.yaml` and read back.
+"""What one training is: a complete record that is written to `config.yaml` and read back.
 
 Every field has its unit in its name or its comment. An unknown key or a value of the wrong type is
 refused with the closest name, never ignored.

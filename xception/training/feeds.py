@@ -1,4 +1,4 @@
-"""What a training step eats: photos through the whole network, or kept features through its head."""
+"""What a training step eats: photos for the whole network, or kept features for its head."""
 
 import json
 from collections.abc import Iterator

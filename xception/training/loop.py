@@ -210,7 +210,7 @@ class Trainer:
         if not tally.seen or not self.world.leads:
             return
         done = max(self.at.step % self.feed.steps_per_epoch, 1)
-        seconds = self.at.epoch_seconds / done if self.at.step % self.feed.steps_per_epoch else 0.0
+        seconds = max(self.at.epoch_seconds, 1e-9)
         self.progress.step(
             self.at.step,
             steps,
@@ -218,10 +218,8 @@ class Trainer:
                 "epoch": self.at.step / self.feed.steps_per_epoch,
                 "loss": tally.loss / tally.seen,
                 "accuracy": None if self.multilabel else tally.right / tally.seen,
-                "images_per_second": tally.seen
-                * self.world.size
-                / max(self.at.epoch_seconds, 1e-9),
-                "seconds_per_step": seconds,
+                "images_per_second": tally.seen * self.world.size / seconds,
+                "seconds_per_step": seconds / done,
             },
         )
 
@@ -251,12 +249,10 @@ class Trainer:
         at.tally, at.epoch_seconds = Tally(), 0.0
         if best:
             at.best = standing
-            if (
-                self.world.leads
-            ):  # before the checkpoint: a replay from an older one writes it again
+            if self.world.leads:  # before the checkpoint: a replay from it writes it again
                 self.keep_best(self.final, validation.figures if validation else {})
         if self.world.leads:
-            write_whole(self.folder / "metrics.csv", to_csv(at.history))
+            write_whole(self.folder / "metrics.csv", lambda file: file.write(to_csv(at.history)))
             left = row["seconds"] / epoch * (config.epochs - epoch)
             self.progress.epoch({**row, "epochs": config.epochs, "seconds_left": left})
         self.save()

@@ -1,4 +1,4 @@
-"""What a person sees while a training runs: one living line on a terminal, plain lines in a pipe."""
+"""What a person sees of a training: one living line on a terminal, plain lines in a pipe."""
 
 import io
 import sys
@@ -15,7 +15,7 @@ class Progress(Protocol):
         """A sentence worth reading once."""
 
     def step(self, step: int, steps: int, row: dict[str, float]) -> None:
-        """A step is done; `row` has "epoch", "loss", "accuracy" (None when unknown), "images_per_second"."""
+        """A step is done; `row`: epoch, loss, accuracy, images_per_second, seconds_per_step."""
 
     def epoch(self, row: dict[str, Any]) -> None:
         """An epoch is done and validated; `row` is its line of `metrics.csv`."""
@@ -82,7 +82,8 @@ class Lines:
         left = f"  {duration(row['seconds_left'])} left" if row["seconds_left"] >= 1 else ""
         self._print(
             f"epoch {row['epoch']}/{row['epochs']}  train loss {row['train_loss']:.3f}"
-            f"  validation: {figures or 'none'}  {row['images_per_second']:.0f} images/s{left}{mark}"
+            f"  validation: {figures or 'none'}"
+            f"  {row['images_per_second']:.0f} images/s{left}{mark}"
         )
         self._last = time.monotonic()
 

@@ -83,7 +83,9 @@ def train(
                 or _unreachable()
             )
             if world.leads:
-                write_whole(folder / "config.yaml", to_yaml(config).encode())
+                write_whole(
+                    folder / "config.yaml", lambda file: file.write(to_yaml(config).encode())
+                )
             run = _Run(photos, config, folder, world)
             trainer = run.trainer(progress)
             if resume and (folder / "last.ckpt").exists():
@@ -277,8 +279,6 @@ def loader_workers(config: TrainConfig, world: World) -> int:
     """Loader processes: one beside a computing CPU, more where an accelerator computes."""
     if config.workers is not None:
         return config.workers
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    per_process = max(1, cores // world.size)
-    return 1 if world.device.type == "cpu" else min(per_process, 16)
+    if world.device.type == "cpu":
+        return 1
+    return max(1, min((os.cpu_count() or 1) // world.size, 16))

@@ -1,4 +1,4 @@
-"""The learning rate as a function of progress: no state, so nothing to save and nothing to resume."""
+"""The learning rate as a function of progress: no state, so nothing to save or to resume."""
 
 import math
 
