@@ -31,7 +31,7 @@ _ERASED_RATIO = (0.3, 1 / 0.3)
 class Augment(BaseModel):
     """What is changed at random in training; the defaults change nothing."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     crop_scale: tuple[float, float] | None = None
     """Share of the image's area in a random crop, (least, most); None keeps evaluation's crop."""
@@ -64,7 +64,7 @@ class Augment(BaseModel):
     def _ranges(self) -> "Augment":
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise ValueError("crop_scale must be two rising shares of the area within (0, 1]")
-        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1] < math.inf:
+        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
             raise ValueError("crop_ratio must be two rising positive numbers")
         return self
 
