@@ -1,0 +1,187 @@
+import csv
+import signal
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from xception.errors import UserError
+from xception.training.distributed import World
+from xception.training.interrupts import Interrupted, StopRequest
+from xception.training.loop import Trainer, Validation, autocast
+from xception.training.progress import Silent
+
+from .conftest import tiny
+
+
+class Numbers:
+    """A feed of ten rows of four numbers: two steps an epoch, five rows each."""
+
+    steps_per_epoch = 2
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.x = torch.from_numpy(rng.normal(size=(10, 4)).astype(np.float32))
+        self.y = F.one_hot((self.x[:, 0] > 0).long(), 2).float()
+
+    def training(self, first_step, last_step):
+        for step in range(first_step, last_step):
+            half = slice(5 * (step % 2), 5 * (step % 2) + 5)
+            yield self.x[half], self.y[half]
+
+    def validation(self, module):
+        return None
+
+
+def line():
+    module = nn.Linear(4, 2)
+    nn.init.zeros_(module.weight)
+    nn.init.zeros_(module.bias)
+    return module
+
+
+def trainer(tmp_path, *, feed=None, module=None, scores=None, kept=None, **changes):
+    values = {"optimizer": {"name": "sgd", "learning_rate": 0.5, "momentum": 0, "weight_decay": 0}}
+    config = tiny(**{"schedule": {"name": "constant"}, "average_decay": None, **values, **changes})
+    remaining = iter(scores or [])
+
+    def validate(candidate):
+        score = next(remaining, None)
+        return None if score is None else Validation(score, 0.5, {"val_top1": score})
+
+    def keep_best(candidate, figures):
+        if kept is not None:
+            kept.append((figures, {k: v.clone() for k, v in candidate.state_dict().items()}))
+
+    return Trainer(
+        module or line(),
+        feed or Numbers(),
+        config,
+        World(),
+        validate=validate,
+        keep_best=keep_best,
+        folder=tmp_path,
+        fingerprint="f",
+        multilabel=False,
+        class_weights=None,
+        progress=Silent(),
+    )
+
+
+def test_two_epochs_of_sgd_by_hand(tmp_path):
+    feed = Numbers()
+    one = trainer(tmp_path, feed=feed, epochs=2)
+    one.run(StopRequest())
+    weight, bias = np.zeros((2, 4)), np.zeros(2)
+    for step in range(4):
+        x, y = (t[5 * (step % 2) : 5 * (step % 2) + 5].double().numpy() for t in (feed.x, feed.y))
+        p = np.exp(x @ weight.T + bias)
+        gradient = (p / p.sum(1, keepdims=True) - y) / 5  # of softmax cross-entropy
+        weight -= 0.5 * gradient.T @ x
+        bias -= 0.5 * gradient.sum(0)
+    np.testing.assert_allclose(one.module.weight.detach().numpy(), weight, atol=1e-6)
+    np.testing.assert_allclose(one.module.bias.detach().numpy(), bias, atol=1e-6)
+
+
+def test_accumulated_parts_give_the_gradient_of_the_whole(tmp_path):
+    runs = []
+    for parts in (1, 2, 3):  # 5 rows in parts of 5, 3 + 2 and 2 + 2 + 1
+        one = trainer(tmp_path, accumulate=parts, epochs=3)
+        one.run(StopRequest())
+        runs.append(one.module.weight.detach().numpy())
+    np.testing.assert_allclose(runs[1], runs[0], atol=1e-6)
+    np.testing.assert_allclose(runs[2], runs[0], atol=1e-6)
+
+
+def test_clipping_bounds_the_step(tmp_path):
+    one = trainer(tmp_path, clip_norm=0.01, epochs=1)
+    one.run(StopRequest())
+    moved = torch.cat([p.detach().flatten() for p in one.module.parameters()]).norm()
+    assert 0 < float(moved) <= 2 * 0.5 * 0.01 + 1e-6  # two steps of learning rate 0.5
+
+
+def test_the_best_epoch_is_kept_and_the_first_of_equals(tmp_path):
+    kept = []
+    one = trainer(tmp_path, scores=[0.2, 0.8, 0.8, 0.5], kept=kept, epochs=4)
+    one.run(StopRequest())
+    assert [figures for figures, _ in kept] == [{"val_top1": 0.2}, {"val_top1": 0.8}]
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    assert [row["best"] for row in rows] == ["True", "True", "False", "False"]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+
+
+def test_without_validation_the_last_epoch_is_kept(tmp_path):
+    kept = []
+    trainer(tmp_path, kept=kept, epochs=3).run(StopRequest())
+    assert len(kept) == 3
+
+
+class StopsAt(Silent):
+    def __init__(self, request, step, signum=signal.SIGTERM):
+        self.request, self.at, self.signum = request, step, signum
+
+    def step(self, step, steps, row):
+        if step == self.at:
+            self.request.signum = self.signum
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("decay", [None, 0.9])
+def test_a_signal_saves_and_the_rest_is_the_same(tmp_path, step, decay):
+    settings = {"epochs": 4, "average_decay": decay, "optimizer": {"name": "adamw"}}
+    whole = trainer(tmp_path / "..", **settings)
+    whole.run(StopRequest())
+    stop = StopRequest()
+    cut = trainer(tmp_path, **settings)
+    cut.progress = StopsAt(stop, step)
+    with pytest.raises(Interrupted) as caught:
+        cut.run(stop)
+    assert caught.value.signum == signal.SIGTERM
+    rest = trainer(tmp_path, **settings)
+    rest.resume()
+    assert rest.at.step == step
+    rest.run(StopRequest())
+    for a, b in zip(rest.final.parameters(), whole.final.parameters(), strict=True):
+        assert torch.equal(a, b)
+    losses = [[row["train_loss"] for row in t.at.history] for t in (rest, whole)]
+    assert losses[0] == losses[1]
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    trainer(tmp_path, epochs=1).run(StopRequest())
+    other = trainer(tmp_path, epochs=1)
+    other.fingerprint = "g"
+    with pytest.raises(UserError, match="other photos"):
+        other.resume()
+
+
+def test_a_loss_that_is_not_a_number_stops_and_names_the_way_out(tmp_path):
+    one = trainer(tmp_path, epochs=2)
+    one.run(StopRequest())
+    before = (tmp_path / "last.ckpt").read_bytes()
+    feed = Numbers()
+    feed.x[7, 2] = float("nan")
+    bad = trainer(tmp_path, feed=feed, epochs=2)
+    with pytest.raises(UserError, match=r"step 2.*lower learning rate than 0\.5.*from before"):
+        bad.run(StopRequest())
+    assert (tmp_path / "last.ckpt").read_bytes() == before
+
+
+def test_saves_come_by_the_clock_too(tmp_path):
+    one = trainer(tmp_path, epochs=1, checkpoint_minutes=1e-9)
+    saved = []
+    save = one.save
+    one.save = lambda: (saved.append(one.at.step), save())[1]
+    one.run(StopRequest())
+    assert saved == [1, 2, 2]  # after each step, and at the end of the epoch
+
+
+def test_bfloat16_is_refused_where_it_is_emulated():
+    if torch.cpu._is_avx512_bf16_supported():
+        assert autocast("bfloat16", torch.device("cpu"))._enabled
+    else:
+        with pytest.raises(UserError, match="slower"):
+            autocast("bfloat16", torch.device("cpu"))
+    assert not autocast("auto", torch.device("cpu"))._enabled
