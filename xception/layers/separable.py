@@ -16,7 +16,6 @@ from xception.layers.conv import Conv2d
 from xception.layers.padding import Padding, edges
 
 Order = Literal["depthwise_first", "pointwise_first"]
-Activation = Literal["none", "relu", "elu"]
 
 
 class SeparableConv2d(nn.Module):
@@ -35,7 +34,7 @@ class SeparableConv2d(nn.Module):
         depth_multiplier: depthwise kernels per channel that the depthwise convolution sees.
         order: "depthwise_first" as in TensorFlow, "pointwise_first" as in Inception. The latter
             mixes down to `out_channels / depth_multiplier` channels, which must be whole.
-        activation: what stands between the two: None, "relu", "elu" or a module (§4.7).
+        activation: what stands between the two (§4.7): None or "none", "relu", "elu", any module.
         norm_between: builds the normalisation between the two from a number of channels.
         norm_after: builds the normalisation behind both from a number of channels.
         bias: whether the second convolution has one, as in Keras; the first never does.
@@ -55,7 +54,7 @@ class SeparableConv2d(nn.Module):
         padding: Padding = "same",
         depth_multiplier: int = 1,
         order: Order = "depthwise_first",
-        activation: Activation | nn.Module | None = None,
+        activation: str | nn.Module | None = None,
         norm_between: Callable[[int], nn.Module] | None = None,
         norm_after: Callable[[int], nn.Module] | None = None,
         bias: bool = False,
@@ -106,7 +105,7 @@ class SeparableConv2d(nn.Module):
         return self.norm_after(second(self.activation(self.norm_between(first(x)))))
 
 
-def activation_module(activation: Activation | nn.Module | None) -> nn.Module:
+def activation_module(activation: str | nn.Module | None) -> nn.Module:
     """The module that an activation's name stands for; a module stands for itself.
 
     Raises:

@@ -1,47 +1,39 @@
-"""Checks of a model's options. They come from people and from model files, so none is trusted.
+"""Checks of the values of a model's options, each with a message that says what would be right.
 
-The upper limits are far above any use. They keep a card that asks for a billion blocks from being
-built before anything else could refuse it.
+The upper limits are far above any use. They keep a model file that asks for a billion blocks from
+being built before anything else could refuse it.
 """
 
 from collections.abc import Sequence
 
 
-def whole(name: str, value: object, low: int, high: int) -> int:
-    """`value` if it is a whole number within [low, high]; ValueError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+def whole(name: str, value: int, low: int, high: int) -> int:
+    """`value` if it lies within [low, high]; ValueError otherwise."""
+    if not low <= value <= high:
         raise ValueError(f"{name} must be a whole number from {low} to {high}, not {short(value)}")
     return value
 
 
-def number(name: str, value: object, low: float, high: float) -> float:
-    """`value` as a float if it is a number within [low, high]; ValueError otherwise."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
-        return float(value)
-    raise ValueError(f"{name} must be a number from {low} to {high}, not {short(value)}")
+def number(name: str, value: float, low: float, high: float) -> float:
+    """`value` if it lies within [low, high], which NaN does not; ValueError otherwise."""
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be a number from {low} to {high}, not {short(value)}")
+    return float(value)
 
 
-def switch(name: str, value: object) -> bool:
-    """`value` if it is True or False; ValueError otherwise."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, not {short(value)}")
+def choice(name: str, value: int | str, allowed: Sequence[int | str]) -> int | str:
+    """`value` if it is one of `allowed`; ValueError otherwise."""
+    if value not in allowed:
+        words = ", ".join(str(one) for one in allowed)
+        raise ValueError(f"{name} must be one of {words}, not {short(value)}")
     return value
 
 
-def choice(name: str, value: object, allowed: Sequence[int | str]) -> int | str:
-    """`value` if it is one of `allowed`, of the same type; ValueError otherwise."""
-    for one in allowed:
-        if type(value) is type(one) and value == one:
-            return one
-    words = ", ".join(str(one) for one in allowed)
-    raise ValueError(f"{name} must be one of {words}, not {short(value)}")
-
-
-def wholes(name: str, value: object, low: int, high: int, longest: int) -> list[int]:
-    """`value` as a list if it is a short list of whole numbers; ValueError otherwise."""
-    if not isinstance(value, list | tuple) or len(value) > longest:
-        raise ValueError(f"{name} must list at most {longest} numbers, not {short(value)}")
-    return [whole(name, one, low, high) for one in value]
+def wholes(name: str, values: Sequence[int], low: int, high: int, longest: int) -> list[int]:
+    """`values` as a list if they are few and lie within [low, high]; ValueError otherwise."""
+    if len(values) > longest:
+        raise ValueError(f"{name} must list at most {longest} numbers, not {len(values)}")
+    return [whole(f"each of {name}", one, low, high) for one in values]
 
 
 def short(value: object) -> str:

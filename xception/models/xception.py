@@ -6,14 +6,14 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from xception.layers import Conv2d, MaxPool2d, SeparableConv2d
 from xception.models.classifier import Classifier, classifier_head, initialize
-from xception.models.options import choice, number, switch, whole, wholes
+from xception.models.options import choice, number, whole, wholes
 
 
 class Block(NamedTuple):
@@ -47,13 +47,13 @@ class Xception(Classifier):
         dropout: share of the features dropped before the logistic regression (§4.3: 0.5).
         fully_connected: widths of optional layers before it (§4.1: two of 4096); never scaled.
         residual: with the shortcuts, or without any (§4.6).
-        activation: what stands between depthwise and pointwise convolution (§4.7).
+        activation: "none", "relu" or "elu" between depthwise and pointwise convolution (§4.7).
         width: all other numbers of channels times this, to the nearest multiple of 8 above 0.
         stem_stride: 2, or 1 for images of 32 to 96 pixels.
         middle: how often the module of the middle flow is repeated.
 
     Raises:
-        ValueError: an option has the wrong type or is out of range.
+        ValueError: an option is out of range.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class Xception(Classifier):
         dropout: float = 0.0,
         fully_connected: Sequence[int] = (),
         residual: bool = True,
-        activation: Literal["none", "relu", "elu"] = "none",
+        activation: str = "none",
         width: float = 1.0,
-        stem_stride: Literal[1, 2] = 2,
+        stem_stride: int = 2,
         middle: int = 8,
     ):
         super().__init__()
@@ -75,7 +75,7 @@ class Xception(Classifier):
             "in_channels": whole("in_channels", in_channels, 1, 1024),
             "dropout": number("dropout", dropout, 0, 0.99),
             "fully_connected": wholes("fully_connected", fully_connected, 1, 65_536, longest=8),
-            "residual": switch("residual", residual),
+            "residual": residual,
             "activation": choice("activation", activation, ("none", "relu", "elu")),
             "width": number("width", width, 0.01, 16),
             "stem_stride": choice("stem_stride", stem_stride, (1, 2)),
@@ -143,7 +143,7 @@ class _Maker(NamedTuple):
     """Builds the parts of Figure 5 as the options want them."""
 
     residual: bool
-    activation: Literal["none", "relu", "elu"]
+    activation: str
     width: float
 
     def channels(self, widths: tuple[int, ...]) -> tuple[int, ...]:

@@ -105,13 +105,10 @@ def parse_card(text: str, path: Path) -> Card:
 
 
 def _known_fields(content: dict[str, Any], record: type[BaseModel]) -> dict[str, Any]:
-    """`content` without the fields that only a newer minor version knows, at any depth."""
-    known = {}
-    for name, field in record.model_fields.items():
-        if name in content:
-            value, kind = content[name], field.annotation
-            nested = isinstance(kind, type) and issubclass(kind, BaseModel)
-            known[name] = (
-                _known_fields(value, kind) if nested and isinstance(value, dict) else value
-            )
+    """`content` without the fields that only a newer minor version knows."""
+    known = {name: value for name, value in content.items() if name in record.model_fields}
+    parts: dict[str, type[BaseModel]] = {"architecture": Architecture, "preprocess": Preprocess}
+    for name in parts.keys() & known.keys():
+        if isinstance(known[name], dict):
+            known[name] = _known_fields(known[name], parts[name])
     return known

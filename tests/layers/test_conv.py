@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from xception.layers import Conv2d, MaxPool2d
+
+
+def convolve(x, kernels, stride, dilation, before, after):
+    """A convolution of one image as plain loops; `before` and `after` are (rows, columns)."""
+    x = np.pad(x, ((0, 0), *zip(before, after, strict=True)))
+    filters, _, size, _ = kernels.shape
+    reach = (size - 1) * dilation + 1
+    rows = range(0, x.shape[1] - reach + 1, stride)
+    columns = range(0, x.shape[2] - reach + 1, stride)
+    out = np.zeros((filters, len(rows), len(columns)))
+    for f in range(filters):
+        for i, top in enumerate(rows):
+            for j, left in enumerate(columns):
+                for u in range(size):
+                    for v in range(size):
+                        pixel = x[:, top + u * dilation, left + v * dilation]
+                        out[f, i, j] += pixel @ kernels[f, :, u, v]
+    return out
+
+
+@pytest.mark.parametrize("height", [4, 5])
+@pytest.mark.parametrize("width", [6, 7])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_same_convolution_is_the_loop(height, width, stride):
+    torch.manual_seed(0)
+    layer = Conv2d(2, 3, 3, stride=stride, bias=False).double()
+    x = torch.randn(1, 2, height, width, dtype=torch.float64)
+
+    def total(size):  # TensorFlow's rule, written out
+        return max((-(-size // stride) - 1) * stride + 3 - size, 0)
+
+    before = total(height) // 2, total(width) // 2
+    after = total(height) - before[0], total(width) - before[1]
+    expected = convolve(x[0].numpy(), layer.weight.detach().numpy(), stride, 1, before, after)
+    np.testing.assert_allclose(layer(x)[0].detach().numpy(), expected, atol=1e-12)
+
+
+def test_explicit_padding_may_differ_on_all_sides():
+    torch.manual_seed(0)
+    layer = Conv2d(2, 3, 3, padding=(1, 2, 3, 0), dilation=2, bias=False).double()
+    x = torch.randn(1, 2, 6, 5, dtype=torch.float64)
+    expected = convolve(x[0].numpy(), layer.weight.detach().numpy(), 1, 2, (3, 1), (0, 2))
+    np.testing.assert_allclose(layer(x)[0].detach().numpy(), expected, atol=1e-12)
+
+
+def test_symmetric_padding_is_left_to_the_convolution(monkeypatch):
+    layer = Conv2d(1, 1, 3, stride=2)
+    monkeypatch.setattr(F, "pad", lambda *_: pytest.fail("copied"))
+    assert layer(torch.zeros(1, 1, 7, 9)).shape == (1, 1, 4, 5)
+
+
+def test_a_printed_convolution_tells_its_padding():
+    assert "padding='same'" in repr(Conv2d(1, 1, 3))
+    assert "padding='same'" in repr(MaxPool2d(3, 2))
+
+
+@given(
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.sampled_from([(1, 1), (3, 1), (5, 1), (1, 2), (2, 2), (3, 2), (4, 2), (3, 3), (2, 4)]),
+)
+@settings(deadline=None)
+def test_pooling_without_copies_equals_padding_with_minus_infinity(height, width, window):
+    kernel, stride = window
+    generator = torch.Generator().manual_seed(height * 100 + width)
+    x = torch.randn(1, 2, height, width, generator=generator, requires_grad=True)
+
+    def split(size):
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        return total // 2, total - total // 2
+
+    grown = F.pad(x, (*split(width), *split(height)), value=-torch.inf)
+    expected = F.max_pool2d(grown, kernel, stride)
+    got = MaxPool2d(kernel, stride)(x)
+    assert torch.equal(got, expected)
+    assert got.shape[2:] == (-(-height // stride), -(-width // stride))
+    weights = torch.randn(got.shape, generator=generator)
+    assert torch.equal(
+        torch.autograd.grad((got * weights).sum(), x)[0],
+        torch.autograd.grad((expected * weights).sum(), x)[0],
+    )
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 1), (0, 1), (3, 0)])
+def test_windows_that_cannot_be_pooled_are_refused(kernel, stride):
+    with pytest.raises(ValueError, match="kernel"):
+        MaxPool2d(kernel, stride)
