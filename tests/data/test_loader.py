@@ -229,9 +229,10 @@ def test_grey_input(photos):
 
 def test_several_labels_are_rows_of_zeros_and_ones(tmp_path):
     lines = ["path,label,split"]
-    for i, labels in enumerate(["red|round", "round", "red|soft", "soft"]):
-        Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.png")
-        lines.append(f"{i}.png,{labels},train")
+    splits = ["train"] * 4 + ["validation", "test"]
+    for i, labels in enumerate(["red|round", "round", "red|soft", "soft", "red", "red"]):
+        Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{labels},{splits[i]}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
     photos = open_photos(tmp_path / "labels.csv")
     assert photos.classes == ("red", "round", "soft")

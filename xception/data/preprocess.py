@@ -98,11 +98,16 @@ class Preprocess(BaseModel):
 
     def normalize(self, pixels: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b c h w"]:
         """(pixels / 255 - mean) / std as float32 in channels_last memory, on the pixels' device."""
-        std = torch.tensor(self.std, device=pixels.device)
+        std = torch.tensor(self.std)
         scale = 1 / (255 * std)
-        shift = -torch.tensor(self.mean, device=pixels.device) / std
-        values = pixels.float().mul_(scale).add_(shift)
-        return values.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        shift = -torch.tensor(self.mean) / std
+        # One pass over whole rows, with the constants repeated along them: a loop over the three
+        # channels of each pixel takes several times as long on a CPU.
+        batch, height, width, channels = pixels.shape
+        rows = pixels.reshape(batch, height, width * channels).float()
+        scale, shift = (x.repeat(width).to(pixels.device) for x in (scale, shift))
+        torch.addcmul(shift, rows, scale, out=rows)
+        return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def tensor(self, data: bytes, name: str) -> Float[Tensor, "1 c h w"]:
         """From a file's bytes to the network's input; raises `ImageError` naming the file."""
