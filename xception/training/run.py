@@ -76,7 +76,6 @@ def train(
             progress = progress if progress is not None and world.leads else Silent()
             if world.device.type == "cpu":
                 keep_freed_memory()
-            check_world(config, world)
             share(world, prepare_folder(folder, resume) if world.leads else None)
             photos, findings = (
                 share(world, check_photos(photos_path, config, progress) if world.leads else None)
@@ -97,16 +96,6 @@ def train(
 
 def _unreachable() -> Any:
     raise RuntimeError("the leading process shared nothing")
-
-
-def check_world(config: TrainConfig, world: World) -> None:
-    """Refuse a batch that cannot be shared out evenly in whole pairs (mixing works on pairs)."""
-    part = 2 * world.size if world.size > 1 else 1
-    if config.batch_size % part:
-        raise UserError(
-            f"a batch of {config.batch_size} photos does not split into equal even parts over "
-            f"{world.size} processes: take a multiple of {part}"
-        )
 
 
 def prepare_folder(folder: Path, resume: bool) -> None:

@@ -1,0 +1,293 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from xception.errors import UserError
+from xception.training.checkpoint import load_checkpoint
+from xception.training.config import read_config, to_yaml
+from xception.training.interrupts import Interrupted
+from xception.training.progress import Silent
+from xception.training.run import train
+from xception.weights.card import read_card
+from xception.weights.model_file import load_model
+
+from .conftest import COLOURS, paint, tiny
+
+
+@pytest.fixture(scope="module")
+def finished(photos, tmp_path_factory):
+    """A training that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("run") / "squares"
+    return train(photos, tiny(epochs=6), folder)
+
+
+def test_it_learns_three_colours(finished):
+    assert finished.split == "test"
+    assert finished.metrics["samples"] == 12
+    assert finished.metrics["top1"] >= 0.9  # chance is 0.33
+
+
+def test_the_run_folder_is_complete(finished):
+    names = set(os.listdir(finished.folder))
+    assert names == {"model.safetensors", "last.ckpt", "config.yaml", "metrics.csv"}
+    assert read_config(finished.folder / "config.yaml") == finished.config
+    assert len((finished.folder / "metrics.csv").read_text().splitlines()) == 1 + 6
+
+
+def test_the_card_says_what_the_file_is(finished):
+    card = read_card(finished.folder / "model.safetensors")
+    assert card.classes == ("blue", "green", "red")
+    assert card.task == "classification"
+    assert card.preprocess.size == 16
+    assert card.training["epochs"] == 6
+    best = max(row["val_top1"] for row in finished.history)
+    assert card.metrics["validation"]["val_top1"] == best
+
+
+class Signals(Silent):
+    """Sends this process a signal at a step, as a person or a batch system would."""
+
+    def __init__(self, step, signum):
+        self.at, self.signum = step, signum
+
+    def step(self, step, steps, row):
+        if step == self.at:
+            os.kill(os.getpid(), self.signum)
+
+
+@pytest.mark.parametrize(
+    ("step", "signum"), [(1, signal.SIGTERM), (10, signal.SIGINT), (17, signal.SIGTERM)]
+)
+def test_a_stopped_and_resumed_run_ends_with_the_same_bytes(
+    photos, finished, tmp_path, step, signum
+):  # 5 steps an epoch: after the first, at the end of an epoch, in the middle
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted) as caught:
+        train(photos, tiny(epochs=6), folder, progress=Signals(step, signum))
+    assert caught.value.signum == signum
+    assert load_checkpoint(folder / "last.ckpt")["position"]["step"] == step
+    train(photos, None, folder, resume=True)
+    whole, resumed = (f / "model.safetensors" for f in (finished.folder, folder))
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
+def test_a_finished_run_can_be_resumed_for_its_judgement(photos, finished):
+    again = train(photos, None, finished.folder, resume=True)
+    assert again.metrics == finished.metrics
+
+
+PROGRAM = """
+    import sys
+    from pathlib import Path
+    import torch
+    torch.set_num_threads(1)
+    from tests_training_conftest import tiny
+    from xception.training.run import train
+    train(sys.argv[1], tiny(epochs=6), Path(sys.argv[2]), resume=Path(sys.argv[2]).exists())
+"""
+
+
+def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_bytes(photos, finished, tmp_path):
+    folder = tmp_path / "run"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    code = textwrap.dedent(PROGRAM).replace(
+        "from tests_training_conftest import tiny",
+        f"import runpy; tiny = runpy.run_path({str(Path(__file__).parent / 'conftest.py')!r})['tiny']",
+    )
+    command = [sys.executable, "-c", code, str(photos), str(folder)]
+    for wait_for in ("config.yaml", "last.ckpt", "model.safetensors"):
+        process = subprocess.Popen(command, env=environment)
+        seen = (folder / wait_for).stat().st_mtime_ns if (folder / wait_for).exists() else 0
+        while process.poll() is None:
+            path = folder / wait_for
+            if path.exists() and path.stat().st_mtime_ns != seen:
+                process.send_signal(signal.SIGKILL)
+                break
+        assert process.wait() in (-signal.SIGKILL, 0)
+    subprocess.run(command, env=environment, check=True)
+    whole, resumed = (f / "model.safetensors" for f in (finished.folder, folder))
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
+def test_resuming_with_other_photos_is_refused(photos, finished, tmp_path):
+    other = tmp_path / "photos"
+    for number in range(6):
+        for name, colour in COLOURS.items():
+            paint(other / name / f"{number}.png", colour, number + 99)
+    with pytest.raises(UserError, match="other photos"):
+        train(other, None, finished.folder, resume=True)
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(photos, finished):
+    with pytest.raises(UserError, match="already holds a run.*--resume"):
+        train(photos, tiny(), finished.folder)
+
+
+def test_a_folder_that_holds_something_else_is_not_touched(photos, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="not empty"):
+        train(photos, tiny(), tmp_path)
+    assert os.listdir(tmp_path) == ["thesis.txt"]
+
+
+def test_nothing_to_resume(photos, tmp_path):
+    with pytest.raises(UserError, match="nothing to resume|cannot be read"):
+        train(photos, tiny(), tmp_path / "run", resume=True)
+
+
+def test_a_folder_that_cannot_be_made(photos, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be made"):
+        train(photos, tiny(), tmp_path / "file" / "run")
+
+
+def test_unreadable_photos_are_skipped_and_listed(photos, tmp_path):
+    copy = tmp_path / "photos"
+    for path in photos.rglob("*.png"):
+        target = copy / path.relative_to(photos)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    (copy / "train" / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    result = train(copy, tiny(epochs=1), tmp_path / "run")
+    assert [Path(name).name for name in result.audit.unreadable] == ["broken.png"]
+    assert len(result.photos.of("train")) == 42
+
+
+def test_too_many_unreadable_photos_refuse(photos, tmp_path):
+    copy = tmp_path / "photos"
+    for number, path in enumerate(sorted(photos.rglob("*.png"))):
+        target = copy / path.relative_to(photos)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes() if number % 10 else b"junk")
+    with pytest.raises(UserError, match="xception check"):
+        train(copy, tiny(epochs=1), tmp_path / "run")
+
+
+def test_a_frozen_backbone_stays_and_its_features_are_kept(photos, finished, tmp_path):
+    start = finished.folder / "model.safetensors"
+    config = tiny(weights=str(start), freeze="backbone", epochs=3)
+    result = train(photos, config, tmp_path / "run")
+    before, after = load_model(start).state_dict(), result.model.state_dict()
+    for name, value in before.items():
+        same = torch.equal(value, after[name])
+        assert same != name.startswith("head.classifier"), name
+    features = np.load(tmp_path / "run" / "features" / "train.npy")
+    assert features.shape == (42, result.model.num_features)
+    assert result.metrics["top1"] >= 0.9
+
+
+def test_a_frozen_run_resumes_with_the_same_bytes_and_does_not_compute_again(
+    photos, finished, tmp_path, monkeypatch
+):
+    start = str(finished.folder / "model.safetensors")
+    config = tiny(weights=start, freeze="backbone", epochs=3)
+    whole = train(photos, config, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(photos, config, tmp_path / "cut", progress=Signals(7, signal.SIGTERM))
+    monkeypatch.setattr("xception.training.feeds._compute", None)
+    cut = train(photos, None, tmp_path / "cut", resume=True)
+    files = [result.folder / "model.safetensors" for result in (whole, cut)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_weights_start_another_set_of_classes(photos, finished, tmp_path):
+    two = tmp_path / "two"
+    for path in photos.rglob("*.png"):
+        if path.parent.name != "red":
+            target = two / path.relative_to(photos)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    config = tiny(weights=str(finished.folder / "model.safetensors"), epochs=1)
+    result = train(two, config, tmp_path / "run")
+    assert result.card.classes == ("blue", "green")
+
+
+def test_weights_that_are_no_model_file(photos, tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="w.safetensors"):
+        train(photos, tiny(weights=str(tmp_path / "w.safetensors")), tmp_path / "run")
+
+
+@pytest.fixture
+def several_labels(photos, tmp_path):
+    """A CSV whose photos are red, bright, both or neither: two labels that can be seen."""
+    lines = ["path,label,split"]
+    for path in sorted(photos.rglob("*.png")):
+        split = path.relative_to(photos).parts[0]
+        labels = {"red": "warm|strong", "green": "strong", "blue": ""}[path.parent.name]
+        lines.append(f"{path.relative_to(photos)},{labels},{split}")
+    table = photos / "labels.csv"
+    table.write_text("\n".join(lines))
+    yield table
+    table.unlink()
+
+
+def test_several_labels_a_photo(several_labels, tmp_path):
+    config = tiny(epochs=8, class_weights="balanced", sampler="balanced", label_smoothing=0.05)
+    result = train(several_labels, config, tmp_path / "run")
+    assert result.card.task == "multilabel"
+    assert set(result.card.classes) == {"strong", "warm"}
+    assert result.metrics["map"] >= 0.9
+    assert result.history[0]["train_accuracy"] is None
+    assert "val_map" in result.history[0]
+
+
+DISTRIBUTED = """
+    import json, os, runpy, sys
+    from pathlib import Path
+    import torch
+    torch.set_num_threads(1)
+    from xception.training.run import train
+    tiny = runpy.run_path(sys.argv[1])["tiny"]
+    # without augmentation photos are the same; dropout is off: the global batch is all that counts
+    result = train(sys.argv[2], tiny(epochs=2, **json.loads(sys.argv[4])), Path(sys.argv[3]))
+    if result.leads:
+        print(json.dumps([result.history, result.metrics, len(result.outcomes.positions)]))
+"""
+
+
+def run_processes(count, photos, folder, settings):
+    code = folder.parent / "distributed.py"
+    code.write_text(textwrap.dedent(DISTRIBUTED))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
+    alone = [sys.executable]
+    conftest = str(Path(__file__).parent / "conftest.py")
+    command = [
+        *(torchrun + ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"] if count > 1 else alone),
+        str(code), conftest, str(photos), str(folder), json.dumps(settings),
+    ]  # fmt: skip
+    output = subprocess.run(
+        command,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def test_two_processes_give_the_numbers_of_one(photos, tmp_path):
+    settings = {"class_weights": "balanced", "optimizer": {"name": "sgd", "learning_rate": 0.05}}
+    one, two = (run_processes(count, photos, tmp_path / str(count), settings) for count in (1, 2))
+    for a, b in zip(one[0], two[0], strict=True):
+        for key in ("train_loss", "val_loss", "val_top1", "train_accuracy", "step", "lr"):
+            assert a[key] == pytest.approx(b[key], abs=1e-4), key
+    assert one[2] == two[2] == 12  # every test photo counted once
+    assert one[1]["log_loss"] == pytest.approx(two[1]["log_loss"], abs=1e-4)
+    assert one[1]["confusion"] == two[1]["confusion"]
+
+
+def test_the_written_configuration_repeats_the_run(photos, finished, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(finished.config))
+    again = train(photos, read_config(path), tmp_path / "again")
+    files = [folder / "model.safetensors" for folder in (finished.folder, again.folder)]
+    assert files[0].read_bytes() == files[1].read_bytes()
