@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from xception.data.folders import Photo, PhotoSet, open_photos
 from xception.data.images import decode
-from xception.data.loader import TrainingStream, epoch_order
+from xception.data.loader import Draws, TrainingStream, epoch_order
 from xception.data.preprocess import Preprocess
 from xception.data.store import FolderStore
 from xception.data.transforms import Augment, draw_crop
@@ -48,7 +48,7 @@ class PlainDataset(Dataset):
     def __getitem__(self, place: int) -> tuple[torch.Tensor, int]:
         photo = self.members[self.order[place]]
         # The same draws as the loader's, so that both cut out the same parts.
-        rng = np.random.default_rng([SEED, 0, 1 + place])
+        rng = Draws(SEED, epoch=0).at(place)
         crop = draw_crop(AUGMENT, rng)
         assert crop is not None
         image = Image.open(BytesIO(self.photos.read(photo))).convert("RGB")

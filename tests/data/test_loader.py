@@ -17,6 +17,7 @@ from xception.data.loader import (
     Batch,
     BatchKey,
     BatchMaker,
+    Draws,
     LoaderError,
     TrainingStream,
     balanced_weights,
@@ -185,6 +186,19 @@ def test_epoch_orders_are_permutations_of_their_own():
     for order in orders:
         assert sorted(order.tolist()) == list(range(50))
     assert len({tuple(order.tolist()) for order in orders}) == 4
+
+
+def test_draws_belong_to_their_place():
+    draws = Draws(0, 0)
+    at = {place: draws.at(place).random(4).tolist() for place in (0, 1, 2, 10**6)}
+    # Whatever was drawn before, half a word that was left over too.
+    draws.at(5).integers(0, 10, dtype=np.uint32)
+    for place in (2, 0, 10**6, 1):
+        assert draws.at(place).random(4).tolist() == at[place]
+        assert Draws(0, 0).at(place).random(4).tolist() == at[place]
+    others = [Draws(0, 1).at(0).random(4).tolist(), Draws(1, 0).at(0).random(4).tolist()]
+    numbers = [number for four in [*at.values(), *others] for number in four]
+    assert len(set(numbers)) == 24
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 9])
