@@ -101,10 +101,11 @@ def multilabel(
 
     Returns:
         `samples`, `positives` (labels given in truth), `map` (mean average precision over the
-        classes that have positives), `map_at_k` and its `k`, `micro_f1` and `macro_f1` of the
-        labels predicted with at least 0.5 (macro: over classes that occur among truths or
-        predictions), `log_loss` (mean binary cross-entropy, nats per label decision) and
-        `per_class` (name -> ap, precision, recall, f1, support; None where it does not exist).
+        classes that have positives), `map_at_k`, its `k` and whether it is `weighted`, `micro_f1`
+        and `macro_f1` of the labels predicted with at least 0.5 (macro: over classes that occur
+        among truths or predictions), `log_loss` (mean binary cross-entropy, nats per label
+        decision) and `per_class` (name -> ap, precision, recall, f1, support; None where it does
+        not exist).
 
     `map_at_k` follows FastEval14k as far as Chollet 2017, §4.1 tells: mean average precision for
     the top 100 predictions, where the contribution of each class is weighted by a score of how
@@ -138,6 +139,7 @@ def multilabel(
         "map": _mean(precisions),
         "map_at_k": _mean(limited, _weights(weights, classes)),
         "k": k,
+        "weighted": weights is not None,
         "micro_f1": _ratio(2 * hits.sum(), guesses.sum() + support.sum()),
         "macro_f1": _mean(row["f1"] for row in per_class.values()),
         "log_loss": float(-np.log(given.astype(np.float64)).mean()),
