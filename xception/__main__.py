@@ -2,4 +2,5 @@
 
 from xception.cli.main import main
 
-main()
+if __name__ == "__main__":  # processes that a verb starts import this file too
+    main()

@@ -1,0 +1,72 @@
+"""`xception check`: what is wrong with photos, before training."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from xception.cli import options
+from xception.cli.output import counted, print_json, print_table, say
+from xception.data.audit import Audit, audit
+from xception.data.folders import PhotoSet, open_photos
+from xception.data.splits import Split
+from xception.training.recipes import configure
+
+COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
+
+
+@click.command("check")
+@click.argument("photos", type=click.Path(path_type=Path))
+@click.option(
+    "--size",
+    metavar="PIXELS",
+    type=click.IntRange(min=1),
+    help="Side of the network's input; by default that of `xception train`.",
+)
+@options.as_json
+@options.quiet
+def command(photos: Path, size: int | None, as_json: bool, quiet: bool) -> int:
+    """Say what is wrong with photos before training.
+
+    PHOTOS is a folder of class folders, a table (.csv: path,label[,split]) or a .zip of either.
+    Looks for files that cannot be read, duplicates, leaks between splits, and classes that are
+    empty, tiny or outnumbered. The exit status is 1 if training would refuse.
+
+    \b
+    Example:
+      xception check photos/ --size 96
+    """
+    opened = open_photos(photos)
+    findings = _audit(opened, size or configure().preprocess.size, quiet)
+    if as_json:
+        print_json({**findings.model_dump(mode="json"), "refusal": findings.refusal})
+    else:
+        _print(opened, findings)
+    if findings.refusal is not None:
+        say(f"training would refuse: {findings.refusal}")
+        return 1
+    return 0
+
+
+def _audit(photos: PhotoSet, size: int, quiet: bool) -> Audit:
+    console = Console(stderr=True)
+    hidden = quiet or not console.is_terminal
+    with Progress(console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task("looking at photos", total=len(photos.photos))
+        return audit(photos, size, progress=lambda done: progress.update(task, completed=done))
+
+
+def _print(photos: PhotoSet, findings: Audit) -> None:
+    splits: list[Split] = [
+        split for split, counts in findings.counts.items() if any(counts.values())
+    ]
+    rows = [[name, *(f"{counts[split][name]:,}" for split in splits)] for name in photos.classes]
+    print_table(["class", *splits], rows, right=splits)
+    click.echo()
+    for finding in findings.findings:
+        click.secho(f"{finding.severity}: ", fg=COLOURS[finding.severity], nl=False)
+        click.echo(finding.message)
+    labels = "labels" if photos.multilabel else "classes"
+    read = findings.photos - len(findings.unreadable)
+    click.echo(f"{counted(read, 'photo')} of {len(photos.classes)} {labels} can be read.")

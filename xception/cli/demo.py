@@ -1,0 +1,92 @@
+"""`xception demo`: the whole way, from the embedded photos to a report and answers."""
+
+import shlex
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xception.cli import options
+from xception.cli.output import percent, print_json, print_table
+from xception.cli.reporting import report_training
+from xception.cli.train import answer, conclusion
+from xception.data.demo import DEMO_PHOTOS
+from xception.deploy.runtime import Predictor
+from xception.training.progress import Lines
+from xception.training.recipes import configure
+from xception.training.run import Trained, train
+
+SETTINGS: dict[str, Any] = {}  # what differs from the recipe `scratch`
+SHOWN = 6  # photos to predict at the end
+
+
+@click.command("demo")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="The run folder; by default demo, demo-2, …",
+)
+@click.option(
+    "--seed", default=0, show_default=True, metavar="N", help="Another seed, another training."
+)
+@click.option("--epochs", type=int, metavar="N", help="Fewer are quicker and worse.")
+@options.as_json
+@options.quiet
+def command(out: Path | None, seed: int, epochs: int | None, as_json: bool, quiet: bool) -> None:
+    """Train, measure, explain and predict on the embedded photos.
+
+    1,200 photos of ten kinds of clothing; a few minutes on two cores, no GPU needed.
+
+    \b
+    Example:
+      xception demo --out demo
+    """
+    settings = SETTINGS | {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
+    trained = train(
+        DEMO_PHOTOS,
+        configure(recipe="scratch", settings=settings),
+        out or free_folder(),
+        progress=None if quiet else Lines(),
+    )
+    report = report_training(trained, shlex.join(["xception", "demo", "--seed", str(seed)]))
+    examples = predict_examples(trained)
+    if as_json:
+        print_json({**answer(trained, report), "examples": examples})
+        return
+    print_table(
+        ["held-out photo", "it is", "the model says", "probability", ""],
+        [
+            [
+                one["photo"],
+                one["truth"],
+                one["answer"],
+                percent(one["probability"]),
+                "" if one["truth"] == one["answer"] else "✗",
+            ]
+            for one in examples
+        ],
+        right=["probability"],
+    )
+    click.echo(f"\n{conclusion(trained, report)}")
+
+
+def free_folder() -> Path:
+    """`demo`, or `demo-2`, … where it is taken."""
+    folders = chain([Path("demo")], (Path(f"demo-{n}") for n in count(2)))
+    return next(folder for folder in folders if not folder.exists())
+
+
+def predict_examples(trained: Trained) -> list[dict[str, Any]]:
+    """What the model file says about some photos that the training never saw."""
+    predictor = Predictor(trained.folder)
+    members = trained.photos.of("test")
+    answers = []
+    for photo in members[:: len(members) // SHOWN][:SHOWN]:
+        ((label, probability),) = predictor(trained.photos.read(photo)).top(1)
+        truth = trained.photos.classes[photo.labels[0]]
+        answers.append(
+            {"photo": photo.name, "truth": truth, "answer": label, "probability": probability}
+        )
+    return answers

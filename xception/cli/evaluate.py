@@ -1,0 +1,174 @@
+"""`xception evaluate`: a trained model measured on photos."""
+
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from xception.cli import options
+from xception.cli.figures import print_metrics
+from xception.cli.output import counted, print_json, say
+from xception.cli.reporting import report_evaluation
+from xception.data.folders import Photo, PhotoSet, open_photos
+from xception.data.loader import evaluation_batches
+from xception.data.names import some
+from xception.data.scan import scan
+from xception.data.splits import SPLITS, Split
+from xception.deploy.runtime import Predictor
+from xception.errors import UserError
+from xception.evaluation.evaluate import outcomes
+from xception.training.config import read_yaml
+from xception.training.distributed import pick_device
+from xception.weights.card import Card
+
+
+@click.command("evaluate")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("photos", type=click.Path(path_type=Path))
+@click.option(
+    "--split",
+    type=click.Choice([*SPLITS, "all"]),
+    default="test",
+    show_default=True,
+    help="Which photos.",
+)
+@click.option(
+    "--report",
+    "report_to",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Write report.html and report.json.",
+)
+@click.option(
+    "--class-weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="YAML or JSON, class: weight; for MAP@k of several labels.",
+)
+@click.option(
+    "--batch-size",
+    default=32,
+    show_default=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Photos computed at once.",
+)
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Processes that read photos.",
+)
+@options.device
+@options.as_json
+@options.quiet
+def command(
+    run: Path,
+    photos: Path,
+    split: str,
+    report_to: Path | None,
+    class_weights: Path | None,
+    batch_size: int,
+    workers: int,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure a trained model on photos with known classes.
+
+    RUN is the folder of a training or a model file; PHOTOS is a folder of class folders, a table
+    (.csv) or a .zip of either, with the classes of the model by name. Photos that cannot be read
+    are skipped and counted.
+
+    \b
+    Examples:
+      xception evaluate runs/shirts-1 photos/
+      xception evaluate runs/shirts-1 new-photos/ --split all --report judged/
+    """
+    predictor = Predictor(run, device=pick_device(device))
+    card = predictor.card
+    if class_weights is not None and card.task == "classification":
+        raise UserError("--class-weights are for models that give several labels a photo")
+    chosen, part = choose(open_photos(photos), split, photos)
+    members = fit_classes(chosen, card, photos)
+    looks = scan(members.store, [photo.name for photo in members.photos])
+    named = zip(members.photos, looks, strict=True)
+    skipped = {photo.name: look.reason for photo, look in named if look.reason}
+    members = members.without(skipped)
+    if not members.photos:
+        raise UserError(f"{photos}: not one photo can be read; `xception check` says why")
+    if skipped:
+        say(f"skipping {counted(len(skipped), 'unreadable photo')}", quiet=quiet)
+    found = outcomes(
+        predictor.model,
+        evaluation_batches(
+            members, part, preprocess=card.preprocess, batch_size=batch_size, workers=workers
+        ),
+        card.preprocess,
+        device=predictor.device,
+        task=card.task,
+    )
+    weights = read_yaml(class_weights) if class_weights is not None else None
+    metrics = found.measure(card.classes, card.task, weights=weights)
+    if report_to is not None:
+        page = report_evaluation(
+            report_to,
+            predictor.model,
+            members,
+            found,
+            split=part,
+            metrics=metrics,
+            skipped=skipped,
+            title=f"{run.resolve().name} on {photos.resolve().name}",
+            command=shlex.join(["xception", *sys.argv[1:]]),
+        )
+        say(f"report: {page}", quiet=quiet)
+    if as_json:
+        print_json({**metrics, "split": split, "skipped": skipped})
+    else:
+        print_metrics(metrics, split)
+
+
+def choose(photos: PhotoSet, split: str, path: Path) -> tuple[PhotoSet, Split]:
+    """The set less all photos but those of a split; "all" makes one test split of everything."""
+    if split == "all":
+        every = tuple(replace(photo, split="test") for photo in photos.photos)
+        return replace(photos, photos=every), "test"
+    part: Split = next(known for known in SPLITS if known == split)
+    members = photos.of(part)
+    if not members:
+        there = [*(known for known in SPLITS if photos.of(known)), "all"]
+        raise UserError(f"{path}: no {split} photos there; --split {' or '.join(there)}")
+    return replace(photos, photos=members), part
+
+
+def fit_classes(photos: PhotoSet, card: Card, path: Path) -> PhotoSet:
+    """The set with the classes of the model, in their order; they are matched by name.
+
+    Raises:
+        UserError: a class is missing on either side, or a photo has several labels and the model
+            gives only one.
+    """
+    extra = [name for name in photos.classes if name not in card.classes]
+    missing = [name for name in card.classes if name not in photos.classes]
+    if extra or missing:
+        parts = [
+            f"{who} {counted(len(names), 'class', 'classes')} of its own ({some(names)})"
+            for who, names in ((f"{path} has", extra), ("the model has", missing))
+            if names
+        ]
+        raise UserError(f"the classes differ: {' and '.join(parts)}")
+    if photos.multilabel and card.task == "classification":
+        raise UserError(f"{path}: photos have several labels, but the model gives each only one")
+    number = [card.classes.index(name) for name in photos.classes]
+    renumbered = tuple(_renumber(photo, number) for photo in photos.photos)
+    several = card.task == "multilabel"
+    return replace(photos, classes=card.classes, photos=renumbered, multilabel=several)
+
+
+def _renumber(photo: Photo, number: list[int]) -> Photo:
+    return replace(photo, labels=tuple(sorted(number[label] for label in photo.labels)))

@@ -1,0 +1,181 @@
+"""Brings together what a training or an evaluation left behind, and has the report written."""
+
+import platform
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xception._version import __version__
+from xception.cost.count import count
+from xception.data.audit import Audit
+from xception.data.folders import PhotoSet
+from xception.data.loader import Batch, TrainingStream, evaluation_batches
+from xception.data.splits import SPLITS, Split
+from xception.evaluation.evaluate import Outcomes
+from xception.evaluation.pictures import Pictures, collect, samples
+from xception.evaluation.report import Data, Epoch, Finding, Report, write_report
+from xception.models.classifier import Classifier
+from xception.training.run import Trained
+from xception.weights.card import Card
+
+SAMPLES = 24  # inputs of the network that the page shows
+
+
+def report_training(trained: Trained, command: str) -> Path:
+    """Write the report of a training into its run folder; returns the page.
+
+    Args:
+        trained: what the training handed over.
+        command: what repeats it.
+    """
+    config = trained.config
+    first_batch = TrainingStream(
+        trained.photos,
+        preprocess=config.preprocess,
+        augment=config.augment,
+        batch_size=SAMPLES,
+        seed=config.seed,
+        first_step=0,
+        last_step=1,
+        workers=0,
+    )
+    rows = trained.history
+    best = [row["epoch"] for row in rows if row["best"]]
+    known = Epoch.model_fields.keys()
+    return _write(
+        trained.folder,
+        trained.model,
+        trained.card,
+        trained.photos,
+        trained.outcomes,
+        split=trained.split,
+        metrics=trained.metrics,
+        batches=first_batch,
+        title=trained.folder.resolve().name,
+        command=command,
+        data=_data(trained.photos, trained.audit),
+        history=[Epoch(**{k: v for k, v in row.items() if k in known}) for row in rows],
+        best_epoch=best[-1] if best else None,
+        config=config.model_dump(mode="json"),
+        timing={"training": rows[-1]["seconds"]} if rows else {},
+    )
+
+
+def report_evaluation(
+    folder: Path,
+    model: Classifier,
+    photos: PhotoSet,
+    outcomes: Outcomes,
+    *,
+    split: Split,
+    metrics: dict[str, Any],
+    skipped: dict[str, str],
+    title: str,
+    command: str,
+) -> Path:
+    """Write the report of an evaluation into a folder, which is made; returns the page.
+
+    Args:
+        model: as `load_model` gives it, with its card.
+        photos: those that could be read, with the classes of the card in their order.
+        skipped: the others, and why.
+        title: what the page is about.
+        command: what repeats it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    batches = evaluation_batches(
+        photos, split, preprocess=model.card.preprocess, batch_size=SAMPLES, workers=0
+    )
+    members = photos.of(split)
+    counts = dict.fromkeys(photos.classes, 0)
+    for photo in members:
+        for label in photo.labels:
+            counts[photos.classes[label]] += 1
+    return _write(
+        folder,
+        model,
+        model.card,
+        photos,
+        outcomes,
+        split=split,
+        metrics=metrics,
+        batches=batches,
+        title=title,
+        command=command,
+        data=Data(counts={split: counts}, totals={split: len(members)}, skipped=skipped),
+        config=model.card.training,
+    )
+
+
+def _write(
+    folder: Path,
+    model: Classifier,
+    card: Card,
+    photos: PhotoSet,
+    outcomes: Outcomes,
+    *,
+    split: Split,
+    metrics: dict[str, Any],
+    batches: Iterable[Batch],
+    title: str,
+    command: str,
+    data: Data,
+    history: Sequence[Epoch] = (),
+    best_epoch: int | None = None,
+    config: dict[str, Any],
+    timing: dict[str, float] | None = None,
+) -> Path:
+    device = next(model.parameters()).device
+    cost = count(model, card.preprocess.size, card.preprocess.channels).total
+    mistakes, explained = collect(
+        model, photos, outcomes, card.preprocess, split=split, device=device
+    )
+    shown = samples(next(iter(batches)), photos.classes, SAMPLES)
+    report = Report(
+        title=title,
+        created_by=f"xception {__version__}",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        task=card.task,
+        classes=photos.classes,
+        split=split,
+        metrics=metrics,
+        model=card.architecture.name,
+        cost={"parameters": cost["parameters"], "macs": cost["macs"]},
+        data=data,
+        history=tuple(history),
+        best_epoch=best_epoch,
+        mistakes=mistakes,
+        config=config,
+        environment=_environment(device),
+        timing=timing or {},
+    )
+    return write_report(folder, report, Pictures(samples=shown, mistakes=explained))
+
+
+def _data(photos: PhotoSet, findings: Audit) -> Data:
+    return Data(
+        counts={split: counts for split, counts in findings.counts.items() if photos.of(split)},
+        totals={split: len(photos.of(split)) for split in SPLITS if photos.of(split)},
+        split_made=photos.split_made,
+        skipped=findings.unreadable,
+        findings=tuple(
+            Finding(kind=f.kind, severity=f.severity, message=f.message, files=f.files)
+            for f in findings.findings
+        ),
+    )
+
+
+def _environment(device: torch.device) -> dict[str, str]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": platform.processor() or platform.machine(),
+        "threads": str(torch.get_num_threads()),
+        "device": name,
+    }

@@ -1,0 +1,187 @@
+"""`xception train`: photos to a run folder."""
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import yaml
+
+from xception.cli import options
+from xception.cli.figures import summary
+from xception.cli.output import print_json, say
+from xception.cli.reporting import report_training
+from xception.deploy.runtime import MODEL_FILE
+from xception.errors import UserError
+from xception.training.config import TrainConfig
+from xception.training.interrupts import Interrupted
+from xception.training.progress import Lines
+from xception.training.recipes import configure, list_recipes
+from xception.training.run import Trained, train
+
+RUNS = Path("runs")
+
+
+def choices(field: str) -> click.Choice:
+    """The values that a setting of the configuration may have."""
+    return click.Choice(get_args(TrainConfig.model_fields[field].annotation))
+
+
+@click.command("train")
+@click.argument("photos", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="The run folder; by default runs/NAME-1, runs/NAME-2, …",
+)
+@click.option("--resume", is_flag=True, help="Continue the run in --out, or the latest one.")
+@click.option(
+    "--recipe", metavar="NAME", help=f"Where the settings start from: {', '.join(list_recipes())}."
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings as a run leaves them in config.yaml.",
+)
+@click.option("--model", metavar="NAME", help="A name of `xception models`.")
+@click.option("--weights", metavar="FILE", help="A model file to start from.")
+@click.option("--freeze", type=choices("freeze"), help="Train the head only, on stored features.")
+@click.option("--size", type=int, metavar="PIXELS", help="Side of the network's input.")
+@click.option("--epochs", type=int, metavar="N", help="Times that each photo is seen.")
+@click.option("--batch-size", type=int, metavar="N", help="Photos a step, over all processes.")
+@click.option("--lr", type=float, metavar="RATE", help="Learning rate.")
+@click.option("--class-weights", type=choices("class_weights"), help="Weigh rare classes more.")
+@click.option("--sampler", type=choices("sampler"), help="Show rare classes more often.")
+@click.option("--seed", type=int, metavar="N", help="Another seed, another training.")
+@click.option("--workers", type=int, metavar="N", help="Processes that read photos.")
+@click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any other setting, e.g. augment.mixup=0.2; may be repeated.",
+)
+@options.as_json
+@options.quiet
+def command(
+    photos: Path,
+    out: Path | None,
+    resume: bool,
+    recipe: str | None,
+    config: Path | None,
+    model: str | None,
+    weights: str | None,
+    freeze: str | None,
+    size: int | None,
+    epochs: int | None,
+    batch_size: int | None,
+    lr: float | None,
+    class_weights: str | None,
+    sampler: str | None,
+    seed: int | None,
+    workers: int | None,
+    device: str | None,
+    assignments: Sequence[str],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train on a folder of photos; measure and explain the result.
+
+    PHOTOS is a folder of class folders, with or without train/, validation/ and test/ above them,
+    a table (.csv: path,label[,split]) or a .zip of either. No option is needed. Ctrl-C saves, and
+    --resume continues.
+
+    \b
+    Examples:
+      xception train photos/
+      xception train photos/ --weights runs/shirts-1/model.safetensors --freeze backbone
+      xception train photos/ --epochs 20 --set augment.mixup=0.2 --out runs/try
+      torchrun --nproc-per-node 8 -m xception train photos/ --recipe xception-imagenet --out runs/a
+    """
+    named = {
+        "model": model,
+        "weights": weights,
+        "freeze": freeze,
+        "preprocess.size": size,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer.learning_rate": lr,
+        "class_weights": class_weights,
+        "sampler": sampler,
+        "seed": seed,
+        "workers": workers,
+        "device": device,
+    }
+    settings = {key: value for key, value in named.items() if value is not None}
+    settings |= dict(map(parse_assignment, assignments))
+    folder = choose_folder(photos, out, resume)
+    if resume and (recipe is not None or config is not None):
+        raise UserError("--resume keeps the settings of the run: leave out --recipe and --config")
+    chosen = configure(
+        recipe=recipe, config=folder / "config.yaml" if resume else config, settings=settings
+    )
+    try:
+        trained = train(photos, chosen, folder, resume=resume, progress=None if quiet else Lines())
+    except Interrupted:
+        again = shlex.join(["xception", "train", str(photos), "--resume", "--out", str(folder)])
+        say(f"to continue: {again}")
+        raise
+    if trained.leads:
+        report = report_training(trained, shlex.join(["xception", *sys.argv[1:]]))
+        if as_json:
+            print_json(answer(trained, report))
+        else:
+            click.echo(conclusion(trained, report))
+
+
+def answer(trained: Trained, report: Path) -> dict[str, Any]:
+    """What a program may want to know of a finished training."""
+    return {
+        "run": str(trained.folder),
+        "model": str(trained.folder / MODEL_FILE),
+        "report": str(report),
+        "split": trained.split,
+        "metrics": trained.metrics,
+    }
+
+
+def conclusion(trained: Trained, report: Path) -> str:
+    """What a person wants to know of a finished training."""
+    return (
+        f"{summary(trained.metrics, trained.split)}\n"
+        f"report: {report}\n"
+        f"now: {shlex.join(['xception', 'predict', str(trained.folder)])} PHOTO"
+    )
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """`KEY=VALUE` with the value as in YAML: 3, 0.1, true, null, [1, 2] or text."""
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise UserError(f"--set wants KEY=VALUE, e.g. --set clip_norm=1, not {text!r}")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {key}: {value!r} is no value") from None
+
+
+def choose_folder(photos: Path, out: Path | None, resume: bool) -> Path:
+    """The run folder: the one asked for, the next free one, or the latest to resume."""
+    if out is not None:
+        return out
+    name = photos.resolve().stem
+    numbered = re.compile(re.escape(name) + r"-([1-9]\d*)")
+    there = [match for path in RUNS.glob("*") if (match := numbered.fullmatch(path.name))]
+    latest = max((int(match[1]) for match in there), default=0)
+    if resume and not latest:
+        raise UserError(f"nothing to resume: there is no {RUNS / name}-1; --out names the run")
+    if not resume and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("several processes must agree on one run folder: name it with --out")
+    return RUNS / f"{name}-{latest if resume else latest + 1}"
