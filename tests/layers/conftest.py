@@ -1,11 +1,5 @@
-"""Keras is an oracle here: it must be there, and compute with torch."""
-
-import os
-
 import jaxtyping
 import pytest
-
-os.environ["KERAS_BACKEND"] = "torch"
 
 
 @pytest.fixture

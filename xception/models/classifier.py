@@ -39,10 +39,16 @@ class Classifier(nn.Module):
         """One logit per class."""
         return self.head(self.embed(x))
 
+    @property
+    def classifier(self) -> nn.Linear:
+        """The last layer."""
+        layer = self.head.get_submodule("classifier")
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def reset_head(self, num_classes: int) -> None:
         """Replace the last layer by a fresh one for `num_classes`; all before it stays."""
-        old = self.head.get_submodule("classifier")
-        assert isinstance(old, nn.Linear)
+        old = self.classifier
         fresh = nn.Linear(old.in_features, num_classes).to(old.weight)
         initialize_classifier(fresh)
         self.head.add_module("classifier", fresh)
@@ -84,9 +90,7 @@ def initialize(model: Classifier) -> None:
             nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    classifier = model.head.get_submodule("classifier")
-    assert isinstance(classifier, nn.Linear)
-    initialize_classifier(classifier)
+    initialize_classifier(model.classifier)
 
 
 def initialize_classifier(layer: nn.Linear) -> None:

@@ -79,7 +79,7 @@ class Xception(Classifier):
             "activation": choice("activation", activation, ("none", "relu", "elu")),
             "width": number("width", width, 0.01, 16),
             "stem_stride": choice("stem_stride", stem_stride, (1, 2)),
-            "middle": whole("middle", middle, 0, 128),
+            "middle": whole("middle", middle, 0, 64),
         }
         self.MINIMUM_SIZE = SMALLEST[stem_stride]
         make = _Maker(residual, activation, width)

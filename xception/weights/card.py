@@ -1,5 +1,6 @@
 """The card: what a model file says about itself, and how it is read from one."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -80,7 +81,8 @@ def parse_card(text: str, path: Path) -> Card:
     """
     try:
         content = parse_json(text)
-    except ValueError as error:
+        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(path, f"its card is not sound: {error}") from error
     version = content.get("version")
     numbers = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", version) if isinstance(version, str) else None

@@ -151,7 +151,7 @@ def _check_tensors(header: Header, model: Classifier, path: Path) -> None:
     differences = {
         "it lacks": expected.keys() - found.keys(),
         "it alone has": found.keys() - expected.keys(),
-        "it has in another shape": {name for name in both if expected[name] != found[name]},
+        "it has in another shape or kind": {name for name in both if expected[name] != found[name]},
     }
     for what, names in differences.items():
         if names:
