@@ -38,22 +38,24 @@ def test_sgd_with_momentum_by_hand():
 
 def test_the_average_warms_up_and_follows_the_statistics():
     network = module()
+    state = network.state_dict()
     average = build_average(network, decay=0.5)
     values = [1.0, 2.0, 4.0, 8.0]
     # the first is copied; then the weight of the old is min(decay, (1 + n) / (10 + n))
     expected = 1.0
     for n, value in enumerate(values):
         with torch.no_grad():
-            network[0].weight.fill_(value)
-            network[1].running_mean.fill_(value)
-            network[1].num_batches_tracked.fill_(n)
+            state["0.weight"].fill_(value)
+            state["1.running_mean"].fill_(value)
+            state["1.num_batches_tracked"].fill_(n)
         average.update_parameters(network)
         if n > 0:
             old = min(0.5, (1 + n) / (10 + n))
             expected = old * expected + (1 - old) * value
-    assert average.module[0].weight[0, 0].item() == pytest.approx(expected)
-    assert average.module[1].running_mean[0].item() == pytest.approx(expected)
-    assert average.module[1].num_batches_tracked.item() == 3
+    averaged = average.module.state_dict()
+    assert averaged["0.weight"][0, 0].item() == pytest.approx(expected)
+    assert averaged["1.running_mean"][0].item() == pytest.approx(expected)
+    assert averaged["1.num_batches_tracked"].item() == 3
 
 
 def test_the_average_is_restored_from_its_state():

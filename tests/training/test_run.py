@@ -47,9 +47,10 @@ def test_the_card_says_what_the_file_is(finished):
     assert card.classes == ("blue", "green", "red")
     assert card.task == "classification"
     assert card.preprocess.size == 16
+    assert card.training is not None
     assert card.training["epochs"] == 6
-    best = max(row["val_top1"] for row in finished.history)
-    assert card.metrics["validation"]["val_top1"] == best
+    best = max(finished.history, key=lambda row: (row["val_top1"], -row["val_loss"]))
+    assert card.metrics["validation"] == {key: best[key] for key in ("val_top1", "val_loss")}
 
 
 class Signals(Silent):
@@ -85,11 +86,11 @@ def test_a_finished_run_can_be_resumed_for_its_judgement(photos, finished):
 
 
 PROGRAM = """
-    import sys
+    import runpy, sys
     from pathlib import Path
     import torch
     torch.set_num_threads(1)
-    from tests_training_conftest import tiny
+    tiny = runpy.run_path(sys.argv[3])["tiny"]
     from xception.training.run import train
     train(sys.argv[1], tiny(epochs=6), Path(sys.argv[2]), resume=Path(sys.argv[2]).exists())
 """
@@ -98,11 +99,9 @@ PROGRAM = """
 def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_bytes(photos, finished, tmp_path):
     folder = tmp_path / "run"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    code = textwrap.dedent(PROGRAM).replace(
-        "from tests_training_conftest import tiny",
-        f"import runpy; tiny = runpy.run_path({str(Path(__file__).parent / 'conftest.py')!r})['tiny']",
-    )
-    command = [sys.executable, "-c", code, str(photos), str(folder)]
+    conftest = str(Path(__file__).parent / "conftest.py")
+    code = textwrap.dedent(PROGRAM)
+    command = [sys.executable, "-c", code, str(photos), str(folder), conftest]
     for wait_for in ("config.yaml", "last.ckpt", "model.safetensors"):
         process = subprocess.Popen(command, env=environment)
         seen = (folder / wait_for).stat().st_mtime_ns if (folder / wait_for).exists() else 0
@@ -127,7 +126,7 @@ def test_resuming_with_other_photos_is_refused(photos, finished, tmp_path):
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(photos, finished):
-    with pytest.raises(UserError, match="already holds a run.*--resume"):
+    with pytest.raises(UserError, match=r"already holds a run.*--resume"):
         train(photos, tiny(), finished.folder)
 
 
@@ -139,7 +138,7 @@ def test_a_folder_that_holds_something_else_is_not_touched(photos, tmp_path):
 
 
 def test_nothing_to_resume(photos, tmp_path):
-    with pytest.raises(UserError, match="nothing to resume|cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         train(photos, tiny(), tmp_path / "run", resume=True)
 
 
@@ -212,7 +211,7 @@ def test_weights_start_another_set_of_classes(photos, finished, tmp_path):
 
 def test_weights_that_are_no_model_file(photos, tmp_path):
     (tmp_path / "w.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="w.safetensors"):
+    with pytest.raises(UserError, match=r"w\.safetensors"):
         train(photos, tiny(weights=str(tmp_path / "w.safetensors")), tmp_path / "run")
 
 
@@ -257,15 +256,11 @@ DISTRIBUTED = """
 def run_processes(count, photos, folder, settings):
     code = folder.parent / "distributed.py"
     code.write_text(textwrap.dedent(DISTRIBUTED))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
-    alone = [sys.executable]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     conftest = str(Path(__file__).parent / "conftest.py")
-    command = [
-        *(torchrun + ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"] if count > 1 else alone),
-        str(code), conftest, str(photos), str(folder), json.dumps(settings),
-    ]  # fmt: skip
+    program = [str(code), conftest, str(photos), str(folder), json.dumps(settings)]
     output = subprocess.run(
-        command,
+        [sys.executable, *(launcher if count > 1 else []), *program],
         check=True,
         stdout=subprocess.PIPE,
         text=True,

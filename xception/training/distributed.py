@@ -80,6 +80,14 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     return device
 
 
+M = TypeVar("M", bound=nn.Module)
+
+
+def place(module: M, device: torch.device) -> M:
+    """The module on a device, its weights channels last (on a CPU nearly twice as fast)."""
+    return module.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
 def gather(world: World, value: T) -> list[T]:
     """Every process' value, in the order of their ranks, on every process."""
     if world.size == 1:

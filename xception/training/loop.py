@@ -4,7 +4,7 @@ import csv
 import io
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from xception.errors import UserError
 from xception.training import losses
 from xception.training.checkpoint import load_checkpoint, save_checkpoint
 from xception.training.config import TrainConfig
-from xception.training.distributed import World, gather, largest, synchronize_batch_norms
+from xception.training.distributed import World, gather, largest, place, synchronize_batch_norms
 from xception.training.feeds import Feed
 from xception.training.interrupts import Interrupted, StopRequest
 from xception.training.optim import build_average, build_optimizer, set_learning_rate
-from xception.training.progress import Progress
+from xception.training.progress import Progress, Step
 from xception.training.randomness import seed_torch
 from xception.training.schedules import factor
 from xception.weights.atomic import write_whole
@@ -95,7 +95,7 @@ class Trainer:
         self.folder, self.fingerprint, self.multilabel = folder, fingerprint, multilabel
         device = world.device
         module = synchronize_batch_norms(module, world)
-        self.module = module.to(device=device, memory_format=torch.channels_last)
+        self.module = place(module, device)
         self.class_weights = class_weights.to(device) if class_weights is not None else None
         self.optimizer = build_optimizer(self.module, config.optimizer)
         self.average = (
@@ -163,8 +163,7 @@ class Trainer:
             zip(inputs.chunk(config.accumulate), targets.chunk(config.accumulate), strict=True)
         )
         for number, (x, y) in enumerate(parts, start=1):
-            alone = isinstance(self.parallel, DistributedDataParallel) and number < len(parts)
-            with self.parallel.no_sync() if alone else nullcontext():
+            with self._unshared() if number < len(parts) else nullcontext():
                 with self.autocast:
                     logits = self.parallel(x)
                 loss = self._loss(logits.float(), y) * (len(x) / len(inputs))
@@ -182,6 +181,12 @@ class Trainer:
         self.at.step += 1
         if self.world.device.type == "cpu" or self.at.step % _CHECK_EVERY == 0:
             self._look()
+
+    def _unshared(self) -> AbstractContextManager:
+        """Gradients of all parts but the last stay with their process."""
+        if isinstance(self.parallel, DistributedDataParallel):
+            return self.parallel.no_sync()
+        return nullcontext()
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         loss = losses.multi_label if self.multilabel else losses.single_label
@@ -214,13 +219,13 @@ class Trainer:
         self.progress.step(
             self.at.step,
             steps,
-            {
-                "epoch": self.at.step / self.feed.steps_per_epoch,
-                "loss": tally.loss / tally.seen,
-                "accuracy": None if self.multilabel else tally.right / tally.seen,
-                "images_per_second": tally.seen * self.world.size / seconds,
-                "seconds_per_step": seconds / done,
-            },
+            Step(
+                epoch=self.at.step / self.feed.steps_per_epoch,
+                loss=tally.loss / tally.seen,
+                accuracy=None if self.multilabel else tally.right / tally.seen,
+                images_per_second=tally.seen * self.world.size / seconds,
+                seconds_per_step=seconds / done,
+            ),
         )
 
     def _finish_epoch(self) -> None:

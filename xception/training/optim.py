@@ -53,8 +53,8 @@ def _averager(decay: float) -> Callable[..., None]:
     def average(averaged: list[Tensor], current: list[Tensor], seen: Tensor | int) -> None:
         weight = 1 - min(decay, (1 + int(seen)) / (10 + int(seen)))
         if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, current, weight)
+            torch._foreach_lerp_(averaged, current, weight)  # pyright: ignore[reportPrivateImportUsage]
         else:  # counters of the batch norms
-            torch._foreach_copy_(averaged, current)
+            torch._foreach_copy_(averaged, current)  # pyright: ignore[reportPrivateImportUsage]
 
     return average

@@ -4,7 +4,17 @@ import io
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+
+
+class Step(NamedTuple):
+    """How the epoch fares so far."""
+
+    epoch: float  # fractional
+    loss: float
+    accuracy: float | None  # None where a photo has several labels
+    images_per_second: float
+    seconds_per_step: float
 
 
 @runtime_checkable
@@ -14,8 +24,8 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """A sentence worth reading once."""
 
-    def step(self, step: int, steps: int, row: dict[str, float]) -> None:
-        """A step is done; `row`: epoch, loss, accuracy, images_per_second, seconds_per_step."""
+    def step(self, step: int, steps: int, row: Step) -> None:
+        """A step is done."""
 
     def epoch(self, row: dict[str, Any]) -> None:
         """An epoch is done and validated; `row` is its line of `metrics.csv`."""
@@ -27,7 +37,7 @@ class Silent:
     def note(self, text: str) -> None:
         """Nothing."""
 
-    def step(self, step: int, steps: int, row: dict[str, float]) -> None:
+    def step(self, step: int, steps: int, row: Step) -> None:
         """Nothing."""
 
     def epoch(self, row: dict[str, Any]) -> None:
@@ -51,18 +61,18 @@ class Lines:
         """A sentence of its own line."""
         self._print(text)
 
-    def step(self, step: int, steps: int, row: dict[str, float]) -> None:
+    def step(self, step: int, steps: int, row: Step) -> None:
         """Loss, accuracy, images a second and the time left."""
         terminal = self.stream.isatty()
         now = time.monotonic()
         if now - self._last < (0.1 if terminal else self.every_s):
             return
         self._last = now
-        left = duration((steps - step) * row["seconds_per_step"])
-        accuracy = f"  accuracy {row['accuracy']:.3f}" if row.get("accuracy") is not None else ""
+        left = duration((steps - step) * row.seconds_per_step)
+        accuracy = "" if row.accuracy is None else f"  accuracy {row.accuracy:.3f}"
         line = (
-            f"epoch {row['epoch']:.2f}  loss {row['loss']:.3f}{accuracy}"
-            f"  {row['images_per_second']:.0f} images/s  {left} left"
+            f"epoch {row.epoch:.2f}  loss {row.loss:.3f}{accuracy}"
+            f"  {row.images_per_second:.0f} images/s  {left} left"
         )
         if terminal:
             self.stream.write(f"\r\x1b[2K{line}")

@@ -10,11 +10,9 @@ import torch
 
 from xception._version import __version__
 from xception.cost.count import count
-from xception.data.audit import Audit
-from xception.data.folders import PhotoSet
 from xception.data.loader import TrainingStream
 from xception.evaluation.pictures import Pictures, collect, samples
-from xception.evaluation.report import Data, Epoch, Finding, Report, write_report
+from xception.evaluation.report import Data, Epoch, Report, write_report
 from xception.training.run import Trained
 
 SAMPLES = 24  # inputs shown as the network sees them
@@ -49,7 +47,7 @@ def publish(trained: Trained, *, command: str, title: str) -> Path:
         metrics=trained.metrics,
         model=config.model,
         cost={key: total[key] for key in ("parameters", "macs", "bytes")},
-        data=describe_data(photos, trained.audit),
+        data=Data.of(photos, trained.audit),
         history=tuple(
             Epoch.model_validate({k: row[k] for k in Epoch.model_fields if k in row})
             for row in trained.history
@@ -62,21 +60,6 @@ def publish(trained: Trained, *, command: str, title: str) -> Path:
     )
     pictures = Pictures(samples=_first_inputs(trained), mistakes=explained)
     return write_report(trained.folder, report, pictures)
-
-
-def describe_data(photos: PhotoSet, audit: Audit) -> Data:
-    """The photos as the report tells of them."""
-    splits = {split: len(photos.of(split)) for split in ("train", "validation", "test")}
-    return Data(
-        counts={split: dict(counts) for split, counts in audit.counts.items()},
-        totals={split: total for split, total in splits.items() if total},
-        split_made=photos.split_made,
-        skipped=audit.unreadable,
-        findings=tuple(
-            Finding.model_validate(finding.model_dump(include=set(Finding.model_fields)))
-            for finding in audit.findings
-        ),
-    )
 
 
 def describe_machine(device: torch.device) -> dict[str, str]:

@@ -1,0 +1,140 @@
+"""Features of a frozen backbone: computed once, kept in the run folder, fed to the head."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from xception.data.folders import PhotoSet
+from xception.data.loader import Batch, evaluation_batches, steps_per_epoch
+from xception.data.splits import Split
+from xception.evaluation.evaluate import Outcomes, evaluating
+from xception.models.classifier import Classifier
+from xception.training.config import TrainConfig
+from xception.training.distributed import World, gather, place
+from xception.training.feeds import one_hot
+from xception.training.randomness import generator
+
+
+class FeatureFeed:
+    """Pooled features of a frozen backbone, computed once and kept in the run folder.
+
+    Of every training photo two are kept, as it is and mirrored; each epoch takes one of them.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        photos: PhotoSet,
+        config: TrainConfig,
+        world: World,
+        *,
+        folder: Path,
+        key: str,
+        workers: int,
+    ):
+        self.config, self.world = config, world
+        self.multilabel, self.classes = photos.multilabel, len(photos.classes)
+        if world.leads and not _kept(folder, key):
+            _compute(model, photos, config, world.device, folder, key, workers)
+        gather(world, None)  # the others wait for the leader's files
+        self.features = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        self.steps_per_epoch = steps_per_epoch(
+            len(self.features["train_targets"]), config.batch_size
+        )
+
+    def training(
+        self, first_step: int, last_step: int
+    ) -> Iterator[tuple[Float[Tensor, "b f"], Float[Tensor, "b k"]]]:
+        """Features and their targets."""
+        count = len(self.features["train_targets"])
+        size = min(self.config.batch_size, count)
+        share = size // self.world.size
+        for step in range(first_step, last_step):
+            epoch, place = divmod(step, self.steps_per_epoch)
+            rng = generator(self.config.seed, epoch)
+            order, mirrored = rng.permutation(count), rng.random(count) < 0.5
+            first = place * size + self.world.rank * share
+            chosen = np.sort(order[first : first + share])
+            inputs = np.where(
+                mirrored[chosen, None],
+                self.features["train_mirrored"][chosen],
+                self.features["train"][chosen],
+            )
+            targets = torch.from_numpy(self.features["train_targets"][chosen].copy())
+            yield (
+                torch.from_numpy(inputs).to(self.world.device),
+                one_hot(targets, self.classes).to(self.world.device),
+            )
+
+    @torch.inference_mode()
+    def validation(self, module: nn.Module) -> Outcomes | None:
+        """See `Feed`."""
+        targets = np.array(self.features["validation_targets"])
+        if not len(targets):
+            return None
+        features = torch.from_numpy(np.array(self.features["validation"]))
+        with evaluating(module):
+            logits = module(features.to(self.world.device)).float()
+        probabilities = logits.sigmoid() if self.multilabel else logits.softmax(1)
+        return Outcomes(
+            probabilities=probabilities.cpu().numpy(),
+            targets=targets,
+            positions=np.arange(len(targets)),
+        )
+
+
+_ARRAYS = ("train", "train_mirrored", "train_targets", "validation", "validation_targets")
+
+
+def _kept(folder: Path, key: str) -> bool:
+    stamp = folder / "key.json"
+    return stamp.is_file() and json.loads(stamp.read_text()) == key
+
+
+def _compute(
+    model: Classifier,
+    photos: PhotoSet,
+    config: TrainConfig,
+    device: torch.device,
+    folder: Path,
+    key: str,
+    workers: int,
+) -> None:
+    """Write the arrays, and last the key that says they are complete."""
+    folder.mkdir(exist_ok=True)
+    (folder / "key.json").unlink(missing_ok=True)
+    place(model, device).eval()
+    splits: tuple[Split, Split] = ("train", "validation")
+    for split in splits:
+        plain, mirrored, targets = [], [], []
+        batches = (
+            evaluation_batches(
+                photos, split, preprocess=config.preprocess, batch_size=32, workers=workers
+            )
+            if photos.of(split)
+            else []
+        )
+        for batch in batches:
+            plain.append(_embed(model, batch, config, device, mirror=False))
+            targets.append(batch.targets.numpy())
+            if split == "train":
+                mirrored.append(_embed(model, batch, config, device, mirror=True))
+        width = model.num_features
+        np.save(folder / f"{split}.npy", np.concatenate([*plain, np.empty((0, width), "f4")]))
+        if split == "train":
+            np.save(folder / "train_mirrored.npy", np.concatenate(mirrored))
+        np.save(folder / f"{split}_targets.npy", np.concatenate(targets) if targets else [])
+    (folder / "key.json").write_text(json.dumps(key))
+
+
+@torch.inference_mode()
+def _embed(
+    model: Classifier, batch: Batch, config: TrainConfig, device: torch.device, *, mirror: bool
+) -> Float[np.ndarray, "b f"]:
+    images = config.preprocess.normalize(batch.pixels.to(device))
+    return model.embed(images.flip(3) if mirror else images).cpu().numpy()
