@@ -68,9 +68,7 @@ STYLE: dict[Any, Any] = {
 MATRIX_STYLE: dict[Any, Any] = STYLE | {"axes.grid": False, "axes.spines.bottom": False}
 CHART_INCHES = (3.7, 2.7)
 MOST_CELLS = 25  # classes per side of a confusion matrix that can still be read
-STRONG = (
-    0.7  # share from which a cell is so strong that its number is written in the paper's colour
-)
+STRONG = 0.7  # a cell of this share is so strong that its number is written in paper colour
 LONGEST_LABEL = 18  # letters
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.3g}{THIN}%")
 # What a chart needs as a file but not within a page: global styles, names of groups, metadata.
@@ -83,7 +81,7 @@ def themed(chart: str) -> str:
     """The chart's `<svg>` element for the inside of a page, its colours left to the style sheet."""
     chart = ONLY_IN_FILES.sub("", chart[chart.index("<svg") :])
     for role, colour in PALETTE.items():
-        chart = chart.replace(colour, f"var(--{role})")
+        chart = chart.replace(f": {colour}", f": var(--{role})")  # in styles, not in names
     return chart
 
 
