@@ -26,7 +26,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from xception.data.folders import Photo, PhotoSet, open_photos
 from xception.data.images import decode
-from xception.data.loader import Draws, TrainingStream, epoch_order
+from xception.data.loader import TrainingStream
+from xception.data.order import Draws, epoch_order
 from xception.data.preprocess import Preprocess
 from xception.data.store import FolderStore
 from xception.data.transforms import Augment, draw_crop
@@ -133,6 +134,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     options.images = options.images or (64 if options.large else 512)
+    torch.set_num_threads(1)  # the cores are the workers'
     photos = open_photos(options.photos)
     if options.large:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import multiprocessing
 import os
@@ -11,21 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from xception.data.folders import Photo, PhotoSet, open_photos
+from xception.data.folders import PhotoSet, open_photos
 from xception.data.images import ImageError
 from xception.data.loader import (
     Batch,
     BatchKey,
     BatchMaker,
-    Draws,
     LoaderError,
     TrainingStream,
-    balanced_weights,
-    epoch_order,
     evaluation_batches,
-    steps_per_epoch,
 )
 from xception.data.preprocess import Preprocess
+from xception.data.store import FolderStore
 from xception.data.transforms import Augment
 from xception.errors import UserError
 
@@ -69,13 +67,6 @@ def same(left: list[Batch], right: list[Batch]) -> bool:
         for one, other in zip(left, right, strict=True)
         for a, b in zip(one, other, strict=True)
     )
-
-
-@pytest.mark.parametrize(
-    ("count", "batch_size", "steps"), [(17, 4, 4), (16, 4, 4), (3, 4, 1), (4, 4, 1), (1, 1, 1)]
-)
-def test_steps_per_epoch(count, batch_size, steps):
-    assert steps_per_epoch(count, batch_size) == steps
 
 
 def test_an_epoch_takes_each_photo_once_in_a_new_order(photos):
@@ -157,7 +148,9 @@ def test_no_training_photos_is_an_error(photos):
 
 
 def test_balanced_draws_the_classes_evenly(photos):
-    batches = list(stream(photos, sampler="balanced", batch_size=16, last_step=60))
+    batches = list(
+        stream(photos, sampler="balanced", augment=Augment(), batch_size=16, last_step=60)
+    )
     shares = np.bincount(torch.cat([b.targets for b in batches]), minlength=2) / 960
     np.testing.assert_allclose(shares, 0.5, atol=0.065)  # 4 standard deviations; 0.71 unbalanced
     seen = torch.cat([b.positions for b in batches]).unique()
@@ -169,36 +162,6 @@ def test_a_photo_drawn_twice_is_changed_anew(photos):
     pixels = [image.numpy().tobytes() for image in batch.pixels]
     assert len(batch.positions.unique()) < 16
     assert len(set(pixels)) == 16
-
-
-def test_balanced_weights_by_hand():
-    def weights(*labels: tuple[int, ...]) -> list[float]:
-        return balanced_weights([Photo("a", own, "train") for own in labels]).tolist()
-
-    assert weights((0,), (0,), (0,), (1,)) == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2])
-    # Class 0 three times, class 1 twice, class 2 once, one without: 1/3, 1/2, 1, 1/3… of the sum.
-    raw = np.array([1 / 3, 1 / 2, 1 / 1, 1 / 1])
-    assert weights((0,), (0, 1), (0, 1, 2), ()) == pytest.approx((raw / raw.sum()).tolist())
-
-
-def test_epoch_orders_are_permutations_of_their_own():
-    orders = [epoch_order(50, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
-    for order in orders:
-        assert sorted(order.tolist()) == list(range(50))
-    assert len({tuple(order.tolist()) for order in orders}) == 4
-
-
-def test_draws_belong_to_their_place():
-    draws = Draws(0, 0)
-    at = {place: draws.at(place).random(4).tolist() for place in (0, 1, 2, 10**6)}
-    # Whatever was drawn before, half a word that was left over too.
-    draws.at(5).integers(0, 10, dtype=np.uint32)
-    for place in (2, 0, 10**6, 1):
-        assert draws.at(place).random(4).tolist() == at[place]
-        assert Draws(0, 0).at(place).random(4).tolist() == at[place]
-    others = [Draws(0, 1).at(0).random(4).tolist(), Draws(1, 0).at(0).random(4).tolist()]
-    numbers = [number for four in [*at.values(), *others] for number in four]
-    assert len(set(numbers)) == 24
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 9])
@@ -294,6 +257,18 @@ def test_a_photo_that_went_away_is_named(photos, tmp_path, workers):
     next(batches)
     with pytest.raises(UserError, match=victim.name):
         next(batches)
+
+
+class FaultyStore(FolderStore):
+    def read(self, name: str) -> bytes:
+        raise RuntimeError("a fault in the code")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_fault_of_ours_is_not_taken_for_a_dead_worker(photos, workers):
+    faulty = dataclasses.replace(photos, store=FaultyStore(photos.store.path))
+    with pytest.raises(RuntimeError, match="a fault in the code"):
+        list(stream(faulty, workers=workers))
 
 
 def test_a_killed_worker_is_an_error_and_not_a_hang(photos):

@@ -86,8 +86,8 @@ def test_crops_show_the_part_of_the_image_that_they_took():
     image = marked(16, 16)
     starts = []
     for seed in range(50):
-        options = {"crop_scale": (0.25, 0.25), "crop_ratio": (1.0, 1.0)}
-        red, green, blue = np.moveaxis(changed(image, seed, **options).astype(int), 2, 0)
+        pixels = changed(image, seed, crop_scale=(0.25, 0.25), crop_ratio=(1.0, 1.0))
+        red, green, blue = np.moveaxis(pixels.astype(int), 2, 0)
         assert (np.diff(red, axis=1) == 1).all()
         assert (np.diff(green, axis=0) == 1).all()
         assert (blue == 9).all()

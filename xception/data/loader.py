@@ -20,7 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from xception.data.folders import Photo, PhotoSet
 from xception.data.images import decode
+from xception.data.order import Draws, balanced_weights, epoch_order, steps_per_epoch
 from xception.data.preprocess import Preprocess
+from xception.data.splits import Split
 from xception.data.transforms import Augment, augment_cropped, draw_crop
 from xception.errors import UserError
 
@@ -48,30 +50,6 @@ class BatchKey(NamedTuple):
     place: int
     """Of the first photo, in the epoch; each photo's random changes come from its own place."""
     positions: list[int]
-
-
-def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Whole batches in an epoch of `count` photos; if they are too few for one, one of them all."""
-    return max(1, count // batch_size)
-
-
-class Draws:
-    """The random numbers of an epoch's photos, from one counter-based generator.
-
-    Setting its counter is several times cheaper than seeding a generator for each photo, which for
-    small photos is felt.
-    """
-
-    def __init__(self, seed: int, epoch: int):
-        self._bits = np.random.Philox([seed, epoch, 1])  # 0 is the epoch's order
-        self._start = self._bits.state
-        self._generator = np.random.Generator(self._bits)
-
-    def at(self, place: int) -> np.random.Generator:
-        """The generator at the numbers of one place in the epoch; valid until the next call."""
-        self._bits.state = self._start
-        self._bits.advance(place << 128)  # of a period of 2^256 blocks
-        return self._generator
 
 
 @dataclass(frozen=True)
@@ -200,33 +178,9 @@ class TrainingStream:
             yield BatchKey(epoch, start, order[start:stop].tolist())
 
 
-def epoch_order(
-    count: int, seed: int, epoch: int, weights: Float[np.ndarray, "n"] | None = None
-) -> Int64[np.ndarray, "n"]:
-    """The positions of one epoch: a permutation, or with weights as many draws with replacement."""
-    rng = np.random.default_rng([seed, epoch, 0])
-    if weights is None:
-        return rng.permutation(count)
-    return rng.choice(count, size=count, p=weights)
-
-
-def balanced_weights(members: Iterable[Photo]) -> Float[np.ndarray, "n"]:
-    """Probabilities of the photos that give every class the same chance, where each has one label.
-
-    Several labels: the rarest counts. Photos without a label are a class of their own.
-    """
-    groups = [photo.labels or (-1,) for photo in members]
-    counts: dict[int, int] = {}
-    for labels in groups:
-        for label in labels:
-            counts[label] = counts.get(label, 0) + 1
-    weights = np.array([1 / min(counts[label] for label in labels) for labels in groups])
-    return weights / weights.sum()
-
-
 def evaluation_batches(
     photos: PhotoSet,
-    split: Literal["train", "validation", "test"],
+    split: Split,
     *,
     preprocess: Preprocess,
     batch_size: int,
@@ -255,16 +209,6 @@ def evaluation_batches(
     )
 
 
-class _Keys:
-    """The keys as torch wants its samplers: something to iterate over."""
-
-    def __init__(self, keys: Iterable[BatchKey]):
-        self._keys = keys
-
-    def __iter__(self) -> Iterator[BatchKey]:
-        return iter(self._keys)
-
-
 def _batches(
     maker: BatchMaker,
     keys: Iterable[BatchKey],
@@ -275,7 +219,7 @@ def _batches(
 ) -> Iterator[Batch]:
     loader = DataLoader(
         maker,
-        sampler=_Keys(keys),
+        sampler=keys,
         batch_size=None,  # each key is a whole batch
         num_workers=workers,
         worker_init_fn=_leave_interrupts_to_the_parent,
@@ -284,21 +228,28 @@ def _batches(
         generator=torch.Generator(),  # its own, or starting it would move the global one
     )
     iterator = _start(loader)
-    while True:
-        try:
-            made = next(iterator)
-        except StopIteration:
-            return
-        except (RuntimeError, OSError, EOFError) as error:
-            if str(error).startswith("Caught "):  # raised within a worker: a fault of ours
-                raise
-            raise LoaderError(
-                f"a data worker died ({error}). Often memory or shared memory (/dev/shm) ran out:"
-                " try fewer workers or a smaller batch"
-            ) from error
-        if isinstance(made, UserError):
-            raise made
-        yield made
+    try:
+        while (made := _next(iterator, workers)) is not None:
+            if isinstance(made, UserError):
+                raise made
+            yield made
+    finally:
+        del iterator  # stops the workers now, though the traceback of an error may keep this frame
+
+
+def _next(iterator: Iterator[Batch | UserError], workers: int) -> Batch | UserError | None:
+    """The next answer of the workers, None after the last. Raises `LoaderError` for a dead one."""
+    try:
+        return next(iterator, None)
+    except (RuntimeError, OSError, EOFError) as error:
+        if not workers or str(error).startswith(
+            "Caught "
+        ):  # raised by our code, in a worker or here
+            raise
+        raise LoaderError(
+            f"a data worker died ({error}). Often memory or shared memory (/dev/shm) ran out:"
+            " try fewer workers or a smaller batch"
+        ) from error
 
 
 def _start(loader: DataLoader) -> Iterator[Batch | UserError]:
