@@ -58,9 +58,8 @@ def _audit(photos: PhotoSet, size: int, quiet: bool) -> Audit:
 
 
 def _print(photos: PhotoSet, findings: Audit) -> None:
-    splits: list[Split] = [
-        split for split, counts in findings.counts.items() if any(counts.values())
-    ]
+    counts = findings.counts
+    splits: list[Split] = [split for split in counts if any(counts[split].values())]
     rows = [[name, *(f"{counts[split][name]:,}" for split in splits)] for name in photos.classes]
     print_table(["class", *splits], rows, right=splits)
     click.echo()
