@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from xception.errors import UserError
+from xception.models import zoo
 from xception.models.xception import Xception
 from xception.models.zoo import ZOO, create_model, list_models
 
@@ -65,3 +66,14 @@ def test_what_was_asked_for_wrongly_is_told_in_one_line(name, options, message):
 
 def test_whole_numbers_do_for_fractions():
     assert create_model("xception", width=1, middle=0).options["width"] == 1.0
+
+
+def test_an_option_of_a_kind_that_json_lacks_is_our_own_mistake(monkeypatch):
+    class Odd(Xception):
+        def __init__(self, *, groups: dict | None = None):
+            super().__init__()
+
+    entry = ZOO["xception"]._replace(build=Odd)
+    monkeypatch.setattr(zoo, "ZOO", {"xception": entry})
+    with pytest.raises(TypeError, match="unknown kind"):
+        create_model("xception", groups={})
