@@ -9,10 +9,13 @@ from xception.data.images import SUFFIXES
 _SHOWN = 5
 
 
-def natural(text: str) -> tuple[tuple[tuple[int, str], ...], str]:
-    """A key that sorts numbers by value and ignores case: shot 2, Shot 10. Ties by plain order."""
+def natural(text: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
+    """A key that sorts by the value of numbers, numbers before letters: shot 2, Shot 10, sky.
+
+    Upper and lower case are one, but for ties.
+    """
     parts = re.split(r"([0-9]+)", text.casefold())
-    return tuple((int(p), "") if p.isdecimal() else (-1, p) for p in parts if p), text
+    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts if p), text
 
 
 def is_hidden(name: str) -> bool:

@@ -10,7 +10,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from xception.data.images import MAX_FILE_BYTES, ImageError, read_file
 from xception.errors import UserError
@@ -18,6 +18,7 @@ from xception.errors import UserError
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # zip, APPNOTE 4.3.7: signature, …, name and extra length
 
 
+@runtime_checkable
 class Store(Protocol):
     """Files read by name."""
 
@@ -75,6 +76,16 @@ class FolderStore:
         return tuple(sorted(files)), tuple(sorted(folders))
 
 
+class _Member(NamedTuple):
+    """Where a file stands in a zip, and what the directory says of it."""
+
+    offset: int
+    packed_size: int
+    size: int
+    checksum: int
+    deflated: bool
+
+
 class ZipStore:
     """The members of a zip file.
 
@@ -90,31 +101,17 @@ class ZipStore:
                 members = archive.infolist()
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: not a sound zip file ({error})") from error
-        self._members: dict[str, tuple[int, int, int, int, bool]] = {}
+        self._members: dict[str, _Member] = {}
         folders: set[str] = set()
         for member in members:
             name = _checked_name(member.filename, path)
             if member.filename.endswith(("/", "\\")):
                 folders.add(name)
-                continue
-            folders.add(posixpath.dirname(name))
-            if name in self._members:
+            elif name in self._members:
                 raise UserError(f"{path}: holds {name} twice; zip the folder anew")
-            if member.flag_bits & 1:
-                raise UserError(f"{path}: {name} is encrypted; zip the folder without a password")
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise UserError(
-                    f"{path}: {name} is packed with an unusual method "
-                    f"({member.compress_type}); zip the folder with the usual one (deflate)"
-                )
-            deflated = member.compress_type == zipfile.ZIP_DEFLATED
-            self._members[name] = (
-                member.header_offset,
-                member.compress_size,
-                member.file_size,
-                member.CRC,
-                deflated,
-            )
+            else:
+                folders.add(posixpath.dirname(name))
+                self._members[name] = _checked_member(member, path)
         for folder in list(folders):
             while folder := posixpath.dirname(folder):
                 folders.add(folder)
@@ -132,22 +129,22 @@ class ZipStore:
         """The bytes of one member, its checksum verified. Raises `ImageError`."""
         if name not in self._members:
             raise ImageError(name, f"not in {self.path}")
-        offset, packed_size, size, crc, deflated = self._members[name]
-        if size > MAX_FILE_BYTES or packed_size > MAX_FILE_BYTES:
+        member = self._members[name]
+        if max(member.size, member.packed_size) > MAX_FILE_BYTES:
             raise ImageError(name, f"more than the {MAX_FILE_BYTES // 2**20} MiB allowed")
         try:
             with self.path.open("rb") as file:
-                file.seek(offset)
-                signature, name_length, extra_length = _LOCAL_HEADER.unpack(
-                    file.read(_LOCAL_HEADER.size)
-                )
+                file.seek(member.offset)
+                header = file.read(_LOCAL_HEADER.size)
+                signature, name_length, extra_length = _LOCAL_HEADER.unpack(header)
                 file.seek(name_length + extra_length, os.SEEK_CUR)
-                data = file.read(packed_size)
-            if deflated:  # never more than was announced, whatever the stream holds
-                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+                data = file.read(member.packed_size)
+            if member.deflated:  # never more than was announced, whatever the stream holds
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.size + 1)
         except (OSError, struct.error, zlib.error) as error:
             raise ImageError(name, f"cannot be read from {self.path} ({error})") from error
-        if signature != b"PK\x03\x04" or len(data) != size or zlib.crc32(data) != crc:
+        sound = len(data) == member.size and zlib.crc32(data) == member.checksum
+        if signature != b"PK\x03\x04" or not sound:
             raise ImageError(name, f"damaged in {self.path}")
         return data
 
@@ -161,6 +158,26 @@ def _checked_name(name: str, path: Path) -> str:
     """A member's name with forward slashes. Raises `UserError` if it points out of the zip."""
     # Some packers on Windows write backslashes.
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-    if not parts or ".." in parts or name.startswith(("/", "\\")) or parts[0].endswith(":"):
+    outside = ".." in parts or name.startswith(("/", "\\"))
+    if outside or (parts and parts[0].endswith(":")):
         raise UserError(f"{path}: holds a file whose name points out of it: {name!r}")
     return "/".join(parts)
+
+
+def _checked_member(member: zipfile.ZipInfo, path: Path) -> _Member:
+    if member.flag_bits & 1:
+        raise UserError(
+            f"{path}: {member.filename} is encrypted; zip the folder without a password"
+        )
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise UserError(
+            f"{path}: {member.filename} is packed with an unusual method "
+            f"({member.compress_type}); zip the folder with the usual one (deflate)"
+        )
+    return _Member(
+        offset=member.header_offset,
+        packed_size=member.compress_size,
+        size=member.file_size,
+        checksum=member.CRC,
+        deflated=member.compress_type == zipfile.ZIP_DEFLATED,
+    )
