@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from xception.data.loader import LoaderError
 from xception.errors import UserError
+from xception.training.checkpoint import load_checkpoint
 from xception.training.distributed import World
 from xception.training.interrupts import Interrupted, StopRequest
-from xception.training.loop import Trainer, Validation, autocast
+from xception.training.loop import Trainer, Validation
 from xception.training.progress import Silent
 
 from .conftest import tiny
@@ -182,10 +184,28 @@ def test_saves_come_by_the_clock_too(tmp_path):
     assert saved == [1, 2, 2]  # after each step, and at the end of the epoch
 
 
-def test_bfloat16_is_refused_where_it_is_emulated():
-    if torch.cpu._is_avx512_bf16_supported():
-        assert autocast("bfloat16", torch.device("cpu"))._enabled
-    else:
-        with pytest.raises(UserError, match="slower"):
-            autocast("bfloat16", torch.device("cpu"))
-    assert not autocast("auto", torch.device("cpu"))._enabled
+class Dies(Numbers):
+    """A feed whose workers are gone after the first batch, with a signal or without."""
+
+    def __init__(self, stop, signum):
+        super().__init__()
+        self.stop, self.signum = stop, signum
+
+    def training(self, first_step, last_step):
+        yield self.x[:5], self.y[:5]
+        self.stop.signum = self.signum
+        raise LoaderError("a worker died")
+
+
+def test_a_signal_that_took_the_loader_too_still_saves(tmp_path):
+    stop = StopRequest()
+    feed = Dies(stop, signal.SIGTERM)
+    one = trainer(tmp_path, feed=feed, epochs=2)
+    with pytest.raises(Interrupted):
+        one.run(stop)
+    assert load_checkpoint(one.checkpoint)["position"]["step"] == 1
+
+
+def test_a_loader_that_dies_by_itself_is_an_error(tmp_path):
+    with pytest.raises(LoaderError, match="a worker died"):
+        trainer(tmp_path, feed=Dies(StopRequest(), None), epochs=2).run(StopRequest())

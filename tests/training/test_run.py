@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_bytes(photos, fi
             if path.exists() and path.stat().st_mtime_ns != seen:
                 process.send_signal(signal.SIGKILL)
                 break
+            time.sleep(0.005)
         assert process.wait() in (-signal.SIGKILL, 0)
     subprocess.run(command, env=environment, check=True)
     whole, resumed = (f / "model.safetensors" for f in (finished.folder, folder))
@@ -138,7 +140,7 @@ def test_a_folder_that_holds_something_else_is_not_touched(photos, tmp_path):
 
 
 def test_nothing_to_resume(photos, tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="nothing to resume"):
         train(photos, tiny(), tmp_path / "run", resume=True)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from xception.data.loader import LoaderError
 from xception.errors import UserError
 from xception.training import losses
 from xception.training.checkpoint import load_checkpoint, save_checkpoint
@@ -21,11 +22,13 @@ from xception.training.distributed import World, gather, largest, place, synchro
 from xception.training.feeds import Feed
 from xception.training.interrupts import Interrupted, StopRequest
 from xception.training.optim import build_average, build_optimizer, set_learning_rate
+from xception.training.precision import autocast
 from xception.training.progress import Progress, Step
 from xception.training.randomness import seed_torch
 from xception.training.schedules import factor
 from xception.weights.atomic import write_whole
 
+_SAVE = 1000  # not a signal's number: only save
 _CHECK_EVERY = 20  # steps between looks at a loss that lives on an accelerator
 
 
@@ -131,26 +134,30 @@ class Trainer:
         config, per_epoch = self.config, self.feed.steps_per_epoch
         steps = config.epochs * per_epoch
         self.module.train()
-        last_save = last_look = time.monotonic()
-        for inputs, targets in self.feed.training(self.at.step, steps):
+        saved = time.monotonic()
+        batches = iter(self.feed.training(self.at.step, steps))
+        while self.at.step < steps:
+            started = time.monotonic()
+            try:
+                inputs, targets = next(batches)
+            except LoaderError:
+                if stop.signum is None:
+                    raise
+                self.save()  # the signal went to the whole group and took the loader with it
+                raise Interrupted(stop.signum) from None
             self._step(inputs, targets)
-            now = time.monotonic()
-            self.at.seconds += now - last_look
-            self.at.epoch_seconds += now - last_look
-            last_look = now
+            self.at.epoch_seconds += time.monotonic() - started
             self._report(steps)
             if self.at.step % per_epoch == 0:
                 self._finish_epoch()
-                last_save = time.monotonic()
-                self.at.seconds += last_save - last_look
-                last_look = last_save
-            due = time.monotonic() - last_save > 60 * config.checkpoint_minutes
-            signum = largest(self.world, stop.signum or (1000 if due else 0))
-            if signum:
+                saved = time.monotonic()
+            due = time.monotonic() - saved > 60 * config.checkpoint_minutes
+            asked = largest(self.world, stop.signum or (_SAVE if due else 0))
+            if asked:
                 self.save()
-                last_save = time.monotonic()
-                if signum != 1000:
-                    raise Interrupted(signum)
+                saved = time.monotonic()
+            if asked not in (0, _SAVE):
+                raise Interrupted(asked)
 
     def _step(self, inputs: Tensor, targets: Tensor) -> None:
         config, step = self.config, self.at.step
@@ -235,6 +242,7 @@ class Trainer:
         tally = sum(gather(self.world, at.tally), Tally())
         started = time.monotonic()
         validation = self.validate(self.final)
+        at.seconds += at.epoch_seconds + time.monotonic() - started
         self.module.train()
         epoch = at.step // self.feed.steps_per_epoch
         standing = (validation.score, -validation.loss) if validation else (float(epoch), 0.0)
@@ -247,7 +255,7 @@ class Trainer:
             "train_accuracy": None if self.multilabel else tally.right / tally.seen,
             **(validation.figures if validation else {}),
             "images_per_second": tally.seen / max(at.epoch_seconds, 1e-9),
-            "seconds": at.seconds + time.monotonic() - started,
+            "seconds": at.seconds,
             "best": best,
         }
         at.history.append(row)
@@ -299,24 +307,6 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         tally = Tally(**state["position"].pop("tally"))
         self.at = Position(**state["position"], tally=tally if self.world.leads else Tally())
-
-
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """bf16 on CUDA that has it; on a CPU only when asked for and the CPU computes in it.
-
-    Raises:
-        UserError: bf16 was asked for on a device that would be slower with it.
-    """
-    if device.type == "cuda":
-        capable = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capable = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    if precision == "bfloat16" and not capable:
-        raise UserError(
-            "bfloat16 has no arithmetic of its own here and would be slower: use float32"
-        )
-    chosen = precision == "bfloat16" or (precision == "auto" and device.type == "cuda" and capable)
-    return torch.autocast(device.type, torch.bfloat16, enabled=chosen)
 
 
 def to_csv(history: list[dict[str, Any]]) -> bytes:
