@@ -49,6 +49,8 @@ def near_groups(
     fingerprints: UInt64[np.ndarray, " n"], thumbnails: UInt8[np.ndarray, "n d"]
 ) -> NearDuplicates:
     """Groups of two and more photos that are connected by pairs of near duplicates."""
+    if len(fingerprints) < 2:
+        return NearDuplicates([], complete=True)
     groups = _Groups(len(fingerprints))
     compared = 0
     for left, right in _candidates(fingerprints):

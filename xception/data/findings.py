@@ -112,14 +112,18 @@ def of_classes(photos: PhotoSet, counts: dict[Split, dict[str, int]]) -> Iterato
             message=f"{largest} has {train[largest]} training photos, {OUTNUMBERED} times as many "
             f"as {shown} or more. Consider --class-weights balanced or --sampler balanced.",
         )
-    for split in ("validation", "test"):
-        missing = [name for name in learnt if not counts[split][name]]
-        if missing and any(counts[split].values()):
-            yield Finding(
-                kind="missing_from_split",
-                severity="warning",
-                message=f"No {split} photos of {some(missing)}: nothing will be known about them.",
-            )
+    missing = {
+        split: [name for name in learnt if not counts[split][name]]
+        for split in ("validation", "test")
+        if any(counts[split].values())
+    }
+    if any(missing.values()):
+        parts = [f"no {split} photos of {some(names)}" for split, names in missing.items() if names]
+        yield Finding(
+            kind="missing_from_split",
+            severity="warning",
+            message=f"There are {' and '.join(parts)}: there, nothing will be known about them.",
+        )
 
 
 def of_splits(photos: PhotoSet, sizes: Counter[Split]) -> Iterator[Finding]:
