@@ -36,7 +36,9 @@ DOORS = {
 }
 
 # Imports inside functions, (file, module) -> reason: only heavy extras that most never ask for.
-INNER_IMPORTS: dict[tuple[str, str], str] = {}
+INNER_IMPORTS: dict[tuple[str, str], str] = {
+    ("xception/training/board.py", "torch.utils.tensorboard"): "an extra: TensorBoard",
+}
 
 # torchvision does not import beside a CPU build of torch; the others run code from files they read.
 FORBIDDEN_MODULES = ("torchvision", "timm", "pickle", "cloudpickle", "dill", "joblib", "shelve")

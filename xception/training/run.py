@@ -12,6 +12,7 @@ from xception.evaluation.evaluate import Outcomes
 from xception.models.classifier import Classifier
 from xception.training.allocator import keep_freed_memory
 from xception.training.assembly import Assembly
+from xception.training.board import Board
 from xception.training.config import TrainConfig, read_config, to_yaml
 from xception.training.distributed import join_world, place, share
 from xception.training.feeds import evaluate_photos
@@ -76,6 +77,8 @@ def train(
                 write_whole(
                     folder / "config.yaml", lambda file: file.write(to_yaml(config).encode())
                 )
+            if config.tensorboard and world.leads:
+                progress = Board(folder, progress)
             assembly = Assembly(photos, config, folder, world)
             trainer = assembly.trainer(progress)
             if resume and (folder / "last.ckpt").exists():
