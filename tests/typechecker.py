@@ -1,4 +1,4 @@
-"""How the annotations are checked while tests run: beartype, with int allowed where float stands."""
+"""How annotations are checked while tests run: beartype, with int allowed where float stands."""
 
 from beartype import BeartypeConf, beartype
 
