@@ -50,10 +50,12 @@ def test_no_near_pair_is_missed(n: int) -> None:
     assert all(group == sorted(group) for group in found.groups)
 
 
-def test_a_hopeless_search_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "MAX_CANDIDATES", 1000)
-    found = near_groups(np.zeros(100, np.uint64), np.zeros((100, 768), np.uint8))
-    assert not found.complete
+@pytest.mark.parametrize("limit", ["MAX_CANDIDATES", "MAX_LOOKS"])
+def test_a_hopeless_search_is_given_up(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(duplicates, limit, 1000)
+    different = np.random.default_rng(0).integers(0, 255, (100, 768), np.uint8)
+    found = near_groups(np.zeros(100, np.uint64), different)
+    assert found == ([], False)
 
 
 def test_the_hash_by_hand() -> None:

@@ -22,11 +22,14 @@ MAX_BITS = 7
 MAX_DIFFERENCE = 8.0
 #: The same, as a share of the mean deviation from grey within the flatter of the two.
 MAX_RELATIVE_DIFFERENCE = 0.35
-#: Comparisons after which the search gives up; 60,000 photos as alike as CIFAR-10's need 4 million.
-MAX_CANDIDATES = 300_000_000
+#: Pairs of fingerprints, and of thumbnails, after which the search gives up: some seconds' work.
+#: The 60,000 photos of CIFAR-10 need 4 million and 2 thousand.
+MAX_CANDIDATES = 100_000_000
+MAX_LOOKS = 500_000
 
 _BANDS = 4
-_BLOCK = 2_000_000  # candidates compared at a time
+_BLOCK = 2_000_000  # pairs of fingerprints compared at a time
+_LOOKS = 10_000  # pairs of thumbnails compared at a time
 
 
 class NearDuplicates(NamedTuple):
@@ -52,18 +55,22 @@ def near_groups(
     if len(fingerprints) < 2:
         return NearDuplicates([], complete=True)
     groups = _Groups(len(fingerprints))
-    compared = 0
+    compared = looked = 0
     for left, right in _candidates(fingerprints):
         compared += len(left)
-        if compared > MAX_CANDIDATES:
-            return NearDuplicates(groups.of_several(), complete=False)
         close = np.bitwise_count(fingerprints[left] ^ fingerprints[right]) <= MAX_BITS
-        close &= groups.labels[left] != groups.labels[right]  # known already
         left, right = left[close], right[close]
-        for start in range(0, len(left), 10_000):
-            a, b = left[start : start + 10_000], right[start : start + 10_000]
+        for start in range(0, len(left), _LOOKS):
+            a, b = left[start : start + _LOOKS], right[start : start + _LOOKS]
+            unknown = groups.labels[a] != groups.labels[b]
+            a, b = a[unknown], b[unknown]
+            looked += len(a)
             same = alike(thumbnails[a], thumbnails[b])
             groups.join(a[same], b[same])
+            if looked > MAX_LOOKS:
+                return NearDuplicates(groups.of_several(), complete=False)
+        if compared > MAX_CANDIDATES:
+            return NearDuplicates(groups.of_several(), complete=False)
     return NearDuplicates(groups.of_several(), complete=True)
 
 
