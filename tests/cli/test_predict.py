@@ -114,3 +114,20 @@ def test_what_is_not_there(xception, photos: Path, trained: Path, tmp_path: Path
         assert result.status == 2, arguments
         assert message in result.stderr
         assert len(result.stderr.splitlines()) == 1
+
+
+def test_answers_that_cannot_be_written_are_refused_first(
+    xception, photos: Path, trained: Path, tmp_path: Path
+):
+    image = photos / "test/red/0.png"
+    taken = tmp_path / "file"
+    taken.touch()
+    for option, value, message in [
+        ("--csv", tmp_path / "no/such.csv", "no does not exist"),
+        ("--csv", tmp_path, "is a directory"),
+        ("--explain", taken, "is a file"),
+    ]:
+        result = xception("predict", trained, image, option, value)
+        assert result.status == 2
+        assert message in result.stderr
+        assert result.stdout == ""

@@ -37,7 +37,7 @@ from xception.weights.card import Card
 @click.option(
     "--report",
     "report_to",
-    type=click.Path(path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
     help="Write report.html and report.json.",
 )
@@ -93,6 +93,7 @@ def command(
     card = predictor.card
     if class_weights is not None and card.task == "classification":
         raise UserError("--class-weights are for models that give several labels a photo")
+    weights = read_yaml(class_weights) if class_weights is not None else None
     chosen, part = choose(open_photos(photos), split, photos)
     members = fit_classes(chosen, card, photos)
     looks = scan(members.store, [photo.name for photo in members.photos])
@@ -112,7 +113,6 @@ def command(
         device=predictor.device,
         task=card.task,
     )
-    weights = read_yaml(class_weights) if class_weights is not None else None
     metrics = found.measure(card.classes, card.task, weights=weights)
     if report_to is not None:
         page = report_evaluation(

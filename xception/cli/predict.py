@@ -35,11 +35,17 @@ Answer = dict[str, Any]
     help="Classes per photo.",
 )
 @options.as_json
-@click.option("--csv", "csv_file", metavar="FILE", help="Write a table; - is stdout.")
+@click.option(
+    "--csv",
+    "csv_file",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Write a table; - is stdout.",
+)
 @click.option(
     "--explain",
     "explain_to",
-    type=click.Path(path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
     help="Write where the model looked (Grad-CAM).",
 )
@@ -77,6 +83,8 @@ def command(
     """
     if as_json and csv_file == "-":
         raise UserError("--json and --csv - would both write to stdout; give --csv a file")
+    if csv_file not in (None, "-") and not Path(csv_file).parent.is_dir():
+        raise UserError(f"--csv {csv_file}: the folder {Path(csv_file).parent} does not exist")
     paths = [path for image in images for path in list_images(image)]
     predictor = Predictor(run, device=pick_device(device))
     if explain_to is not None:
