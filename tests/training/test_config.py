@@ -70,6 +70,11 @@ def test_an_unknown_recipe_gets_the_closest_name():
         configure(recipe="scrach")
 
 
+def test_freezing_random_weights_is_refused():
+    with pytest.raises(UserError, match="--weights FILE"):
+        configure(settings={"freeze": "backbone"})
+
+
 def test_a_recipe_and_a_configuration_together_are_refused(tmp_path):
     with pytest.raises(UserError, match="not both"):
         configure(recipe="scratch", config=tmp_path / "c.yaml")

@@ -193,7 +193,7 @@ def test_a_frozen_run_resumes_with_the_same_bytes_and_does_not_compute_again(
     whole = train(photos, config, tmp_path / "whole")
     with pytest.raises(Interrupted):
         train(photos, config, tmp_path / "cut", progress=Signals(7, signal.SIGTERM))
-    monkeypatch.setattr("xception.training.feeds._compute", None)
+    monkeypatch.setattr("xception.training.features._compute", None)
     cut = train(photos, None, tmp_path / "cut", resume=True)
     files = [result.folder / "model.safetensors" for result in (whole, cut)]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -272,7 +272,7 @@ def run_processes(count, photos, folder, settings):
 
 
 def test_two_processes_give_the_numbers_of_one(photos, tmp_path):
-    settings = {"class_weights": "balanced", "optimizer": {"name": "sgd", "learning_rate": 0.05}}
+    settings = {"class_weights": "balanced", "optimizer": {"name": "sgd", "learning_rate": 0.005}}
     one, two = (run_processes(count, photos, tmp_path / str(count), settings) for count in (1, 2))
     for a, b in zip(one[0], two[0], strict=True):
         for key in ("train_loss", "val_loss", "val_top1", "train_accuracy", "step", "lr"):

@@ -7,11 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -127,6 +126,22 @@ def synchronize_batch_norms(module: nn.Module, world: World) -> nn.Module:
     return module
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; so is its gradient, for each process uses the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
 class GlobalBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over all processes for devices that torch's SyncBatchNorm does not know (the CPU).
 
@@ -138,9 +153,9 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         count = input.numel() // input.shape[1] * dist.get_world_size()
-        mean = dist_nn.all_reduce(input.sum((0, 2, 3))) / count
+        mean = _Sum.apply(input.sum((0, 2, 3))) / count
         centred = input - mean[:, None, None]
-        variance = dist_nn.all_reduce(centred.square().sum((0, 2, 3))) / count
+        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count
         self._remember(mean.detach(), variance.detach() * count / max(count - 1, 1))
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return centred * scale[:, None, None] + self.bias[:, None, None]

@@ -104,11 +104,7 @@ class Trainer:
         self.average = (
             build_average(self.module, config.average_decay) if config.average_decay else None
         )
-        self.parallel = (
-            DistributedDataParallel(self.module, broadcast_buffers=False)
-            if world.size > 1
-            else self.module
-        )
+        self.parallel = DistributedDataParallel(self.module) if world.size > 1 else self.module
         self.autocast = autocast(config.precision, device)
         self.at = Position()
         self._sums = torch.zeros(2, device=device)  # loss and right answers since the last look

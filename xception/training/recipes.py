@@ -47,7 +47,10 @@ def configure(
     weights = settings.get("weights") or values.get("weights")
     if weights and config is None:
         values = _network_of(Path(weights), values)
-    return parse(override(values, settings), str(config) if config else "the settings")
+    chosen = parse(override(values, settings), str(config) if config else "the settings")
+    if chosen.freeze == "backbone" and chosen.weights is None:
+        raise UserError("freezing the backbone wants a trained one: name it with --weights FILE")
+    return chosen
 
 
 def _find(name: str) -> Path:
