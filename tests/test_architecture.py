@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "models": ("layers",),
     "weights": ("models", "data.preprocess"),
     "evaluation": ("data",),
-    "training": ("data", "models", "weights", "evaluation", "cost"),
+    "training": ("data", "models", "weights", "evaluation"),
     "deploy": ("layers", "models", "weights", "data", "evaluation"),
     "cli": ("data", "models", "weights", "evaluation", "training", "cost", "deploy"),
 }

@@ -92,7 +92,8 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()  # a closed pipe is noticed here, not while Python shuts down
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
-        return _say(error.format_message(), *_usage(error))
+        message = error.format_message()  # click begins with a capital, our own messages as they need
+        return _say(message[:1].lower() + message[1:], *_usage(error))
     except UserError as error:
         return _say(str(error))
     except Interrupted as error:
@@ -118,7 +119,7 @@ def _usage(error: click.ClickException) -> list[str]:
 def _say(message: str, *more: str) -> int:
     """Print an error and return the status for what was asked for wrongly."""
     click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    click.echo("\n".join([message[0].lower() + message[1:], *more]), err=True)
+    click.echo("\n".join([message, *more]), err=True)
     return 2
 
 
