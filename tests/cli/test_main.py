@@ -90,7 +90,7 @@ def raising(error: BaseException) -> click.Command:
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
-        (UserError("No such thing.\nTry that."), 2, "error: no such thing\\.\nTry that\\.\n"),
+        (UserError("No such thing.\nTry that."), 2, "error: No such thing\\.\nTry that\\.\n"),
         (Interrupted(signal.SIGTERM), 143, "stopped by SIGTERM\n"),
         (Interrupted(signal.SIGINT), 130, "stopped by SIGINT\n"),
         (KeyboardInterrupt(), 130, "\\s*"),
