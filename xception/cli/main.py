@@ -76,6 +76,10 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the command line of this process and exit with its status."""
     signal.signal(signal.SIGTERM, _terminate)
+    # GNU's OpenMP lets threads that wait spin all but endlessly. Where another process wants a core
+    # too, a step then takes up to forty times as long (measured: benchmarks/RESULTS.md); a bounded
+    # spin costs nothing measurable where none does. Read when torch is loaded, so set before.
+    os.environ.setdefault("GOMP_SPINCOUNT", "100000")
     sys.exit(run(sys.argv[1:]))
 
 
