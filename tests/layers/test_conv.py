@@ -51,6 +51,31 @@ def test_explicit_padding_may_differ_on_all_sides():
     np.testing.assert_allclose(layer(x)[0].detach().numpy(), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("padding", ["same", 1, (0, 2, 1, 0)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 5), (7, 6)])
+@pytest.mark.parametrize("stride", [2, 3])
+def test_a_strided_1x1_convolution_is_the_loop(height, width, stride, padding):
+    layer = Conv2d(2, 3, 1, stride=stride, padding=padding, bias=False).double()
+    x = torch.randn(1, 2, height, width, dtype=torch.float64)
+    left, right, top, bottom = {"same": (0,) * 4, 1: (1,) * 4}.get(padding, padding)
+    expected = convolve(
+        x[0].numpy(), layer.weight.detach().numpy(), stride, 1, (top, left), (bottom, right)
+    )
+    np.testing.assert_allclose(layer(x)[0].detach().numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("channels", [3, 4, 8, 16])
+def test_few_channels_survive_a_strided_backward_pass(channels):
+    """torch 2.13 ends the process ("double free") in the plain strided form."""
+    layer = Conv2d(channels, 8, 1, stride=2, bias=False)
+    x = torch.randn(4, channels, 64, 64).to(memory_format=torch.channels_last).requires_grad_()
+    layer(x).sum().backward()
+    assert x.grad is not None
+    kept = layer.weight.detach().sum(0)[:, 0, 0]  # each seen pixel's gradient, by hand
+    assert torch.allclose(x.grad[:, :, ::2, ::2], kept[:, None, None].expand(4, -1, 32, 32))
+    assert x.grad[:, :, 1::2].abs().max() == 0
+
+
 def test_symmetric_padding_is_left_to_the_convolution(monkeypatch):
     layer = Conv2d(1, 1, 3, stride=2)
     monkeypatch.setattr(F, "pad", lambda *_: pytest.fail("copied"))

@@ -49,13 +49,18 @@ class Conv2d(nn.Conv2d):
             self.stride[0],
             self.dilation[0],
         )
-        both = min(top, bottom), min(left, right)  # height, width
-        if left != right or top != bottom:
-            rest = (left - both[1], right - both[1], top - both[0], bottom - both[0])
+        # A strided 1x1 convolution sees every stride-th pixel only. Taking those first gives the
+        # same, and torch 2.13 corrupts memory in the backward pass of the strided form (on a CPU,
+        # channels last, few channels).
+        thin = self.kernel_size == (1, 1) and self.stride != (1, 1)
+        both = (0, 0) if thin else (min(top, bottom), min(left, right))  # height, width
+        rest = (left - both[1], right - both[1], top - both[0], bottom - both[0])
+        if any(rest):
             input = F.pad(input, rest)
-        return F.conv2d(
-            input, self.weight, self.bias, self.stride, both, self.dilation, self.groups
-        )
+        if thin:
+            input = input[..., :: self.stride[0], :: self.stride[1]]
+        stride = (1, 1) if thin else self.stride
+        return F.conv2d(input, self.weight, self.bias, stride, both, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
         """The text between the brackets when the module is printed."""
