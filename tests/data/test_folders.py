@@ -271,7 +271,7 @@ def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
         UserError, match=r"t.csv: 2 of 3 files are not there: a/2.jgp, a/9.jpg; the"
     ):
         open_photos(table)
-    table.write_text("path,label\na/1.jpg,\na/2.jpg,\n")
+    table.write_text("path,label\na/1.jpg,|\na/2.jpg,\n")
     with pytest.raises(UserError, match="has no labels at all"):
         open_photos(table)
     table.write_text("path,label,split\na/1.jpg,x,test\na/2.jpg,y,val\n")
@@ -320,3 +320,45 @@ def test_the_embedded_photos() -> None:
     assert photos.split_made == ()
     for beside in ("README.md", "LICENSE-photos"):
         assert "CC0" in (DEMO_PHOTOS.parent / beside).read_text()
+
+
+def test_a_table_of_one_label_each_may_say_that_it_is_one_of_several(tmp_path: Path) -> None:
+    write(tmp_path, "1.jpg", "2.jpg")
+    (tmp_path / "t.csv").write_text("path,label\n1.jpg,hat|\n2.jpg,cap\n")
+    assert open_photos(tmp_path).multilabel
+    (tmp_path / "t.csv").write_text("path,label\n1.jpg,hat\n2.jpg,\n")
+    with pytest.raises(UserError, match=r"t\.csv, line 3: no label"):
+        open_photos(tmp_path)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9/1.jpg", b"a/caf\xe9.jpg", b"a/\xe9.txt", b"\xe9/x.txt"])
+def test_names_that_are_not_utf_8_are_refused(tmp_path: Path, name: bytes) -> None:
+    write(tmp_path, "a/1.jpg", "b/2.jpg")
+    path = os.fsencode(tmp_path) + b"/" + name
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb"):
+        pass
+    with pytest.raises(UserError, match=r"the name b'.*\\xe9.*' is not UTF-8; rename it"):
+        open_photos(tmp_path)
+    (tmp_path / "t.csv").write_text("path,label\na/1.jpg,hat\nb/2.jpg,cap\n")
+    with pytest.raises(UserError, match="is not UTF-8; rename it"):
+        open_photos(tmp_path / "t.csv")
+
+
+def test_to_measure_less_is_needed_than_to_train(tmp_path: Path) -> None:
+    write(tmp_path, "a/1.jpg")
+    with pytest.raises(UserError, match="only the class 'a'"):
+        open_photos(tmp_path)
+    assert open_photos(tmp_path, for_training=False).classes == ("a",)
+    (tmp_path / "t.csv").write_text("path,label,split\na/1.jpg,hat,test\n")
+    with pytest.raises(UserError, match=r"only the class|none to train"):
+        open_photos(tmp_path)
+    photos = open_photos(tmp_path, for_training=False)
+    assert (photos.photos[0].split, photos.split_made) == ("test", ())
+
+
+def test_pictures_of_ours_are_no_photos_to_predict(tmp_path: Path) -> None:
+    write(tmp_path, "1.jpg", "1.gradcam.jpg", "deep/2.gradcam.jpg")
+    assert list_images(tmp_path) == list_images(f"{tmp_path}/*.jpg") == [tmp_path / "1.jpg"]
+    named = tmp_path / "1.gradcam.jpg"
+    assert list_images(named) == [named]

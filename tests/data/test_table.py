@@ -20,6 +20,13 @@ def test_rows_in_order() -> None:
 def test_several_labels_and_none() -> None:
     found = rows("path,labels\n1.jpg,hat|dress\n2.jpg,\n3.jpg, hat | hat |\n")
     assert [row.labels for row in found] == [("hat", "dress"), (), ("hat",)]
+    assert [row.several for row in found] == [True, False, True]
+
+
+def test_one_mark_is_enough_for_a_table_of_several_labels() -> None:
+    found = rows("path,label\n1.jpg,hat|\n2.jpg,\n3.jpg,dress\n")
+    assert [row.labels for row in found] == [("hat",), (), ("dress",)]
+    assert any(row.several for row in found)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +78,7 @@ def test_absolute_paths_within_the_folder() -> None:
         ("path,label,split\n1.jpg,hat,trian\n", "line 2: unknown split 'trian'"),
         ("path,label,split\n1.jpg,hat,train\n2.jpg,hat,\n", "line 3: no split"),
         ('path,label\n"1.jpg,hat\n', "line 2"),
+        ("path,label\n1.jpg,hat\n2.jpg,\n3.jpg, \n", "line 3, 4: no label. Give each photo one;"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(text: str, message: str) -> None:

@@ -204,3 +204,13 @@ def test_the_package_has_it_by_name(run: Path):
     assert {"Predictor", "create_model", "list_models", "load_model"} <= set(dir(xception))
     with pytest.raises(AttributeError, match="Predicto"):
         xception.Predicto  # noqa: B018 # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_damaged_network_answers_nothing(run: Path, photos: list[Path]):
+    predictor = Predictor(run)
+    with torch.no_grad():
+        next(predictor.model.parameters()).fill_(math.nan)
+    with pytest.raises(UserError, match=r"1 of 1 photos .* NaN or infinity"):
+        predictor(photos[0])
+    with pytest.raises(UserError, match=r"2 of 2 photos"):
+        list(predictor.stream(photos[:2]))

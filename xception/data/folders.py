@@ -15,6 +15,7 @@ training and test are. With training and validation but no test, the test split 
 import dataclasses
 import difflib
 import glob
+import os
 import posixpath
 import unicodedata
 import zipfile
@@ -23,7 +24,7 @@ from pathlib import Path, PurePosixPath
 
 from xception.data.images import SUFFIXES, ImageError
 from xception.data.layout import read_layout, top_folder
-from xception.data.names import is_photo, is_table, natural, some
+from xception.data.names import OVERLAY, is_photo, is_table, natural, some
 from xception.data.splits import SPLITS, Split, split_all
 from xception.data.store import FolderStore, Store, ZipStore
 from xception.data.table import Row, looks_like_table, read_table
@@ -50,7 +51,7 @@ class PhotoSet:
     """In natural order: class 2 before class 10. Those of all splits together."""
     photos: tuple[Photo, ...]
     multilabel: bool
-    """Whether some photo has more or fewer labels than one."""
+    """Whether a photo may have more or fewer labels than one."""
     split_made: tuple[Split, ...]
     """The splits that we made, because the person gave none."""
     ignored: tuple[str, ...]
@@ -71,19 +72,21 @@ class PhotoSet:
         return self.store.read(photo.name)
 
 
-def open_photos(path: str | Path) -> PhotoSet:
+def open_photos(path: str | Path, *, for_training: bool = True) -> PhotoSet:
     """Find out what lies at `path`: a folder, a table (`.csv`) or a zip.
 
-    Raises `UserError` that says what is missing, if nothing could be trained with what is there.
+    Not `for_training`, one class is enough and there may be no training photos.
+
+    Raises `UserError` that says what is missing, if nothing could be done with what is there.
     """
     path = Path(path)
     _must_exist(path)
     if path.is_dir():
-        return _open_store(FolderStore(path))
+        return _open_store(FolderStore(path), for_training)
     if zipfile.is_zipfile(path):
-        return _open_store(ZipStore(path))
+        return _open_store(ZipStore(path), for_training)
     if is_table(path.name):
-        return _from_table(FolderStore(path.parent), path.name)
+        return _from_table(FolderStore(path.parent), path.name, for_training)
     raise UserError(
         f"{path}: is neither a folder nor a zip nor a .csv; "
         "give a folder with one folder of photos for each class"
@@ -93,12 +96,12 @@ def open_photos(path: str | Path) -> PhotoSet:
 def list_images(path: str | Path) -> list[Path]:
     """The image files meant by a path: a file itself, all below a folder, or a pattern with `*`.
 
-    Folders are searched at every depth for the endings of `images.SUFFIXES`, hidden files left out.
-    Raises `UserError` if there are none.
+    Folders are searched at every depth for the endings of `images.SUFFIXES`, hidden files and our
+    own pictures of Grad-CAM left out. Raises `UserError` if there are none.
     """
     path = Path(path)
     if path.is_dir():
-        names = (name for name in FolderStore(path).names() if is_photo(name))
+        names = (name for name in FolderStore(path).names() if _is_shot(name))
         found = [path / name for name in sorted(names, key=natural)]
     elif path.exists() or not glob.has_magic(str(path)):
         _must_exist(path)
@@ -106,13 +109,19 @@ def list_images(path: str | Path) -> list[Path]:
     else:
         matches = sorted(glob.glob(str(path), recursive=True), key=natural)
         found = [Path(match) for match in matches if Path(match).is_file()]
+        found = [match for match in found if not match.name.endswith(OVERLAY)]
     if not found:
         raise UserError(f"{path}: no image files there; they end in {' '.join(SUFFIXES)}")
     return found
 
 
-def _open_store(store: Store) -> PhotoSet:
+def _is_shot(name: str) -> bool:
+    return is_photo(name) and not name.endswith(OVERLAY)
+
+
+def _open_store(store: Store, for_training: bool) -> PhotoSet:
     names, folders = store.names(), store.folders()
+    _check_encoding(store, [*folders, *names])
     top = top_folder(names, folders)
     tables = [
         name
@@ -126,12 +135,23 @@ def _open_store(store: Store) -> PhotoSet:
             f"{store.path}: holds several tables ({some(tables)}); keep the one that you mean"
         )
     if tables:
-        return _from_table(store, tables[0])
+        return _from_table(store, tables[0], for_training)
     rows, empty = read_layout(store, names, folders, top)
-    return _photo_set(store, rows, names, empty)
+    return _photo_set(store, rows, names, empty, for_training)
 
 
-def _from_table(store: Store, table: str) -> PhotoSet:
+def _check_encoding(store: Store, names: Iterable[str]) -> None:
+    """Names become classes and text of reports, which are UTF-8."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{store.path}: the name {os.fsencode(name)!r} is not UTF-8; rename it"
+            ) from None
+
+
+def _from_table(store: Store, table: str, for_training: bool) -> PhotoSet:
     folder = None
     top = posixpath.dirname(table)
     if isinstance(store, FolderStore):
@@ -142,6 +162,7 @@ def _from_table(store: Store, table: str) -> PhotoSet:
         for row in read_table(store.read(table), where, folder)
     ]
     names = store.names()
+    _check_encoding(store, names)
     known = frozenset(names)
     missing = [row.path for row in rows if row.path not in known]
     if missing:
@@ -150,11 +171,12 @@ def _from_table(store: Store, table: str) -> PhotoSet:
         raise UserError(
             f"{where}: {len(missing)} of {len(rows)} files are not there: {some(missing)}{hint}"
         )
-    return _photo_set(store, rows, [name for name in names if name != table], set())
+    others = [name for name in names if name != table]
+    return _photo_set(store, rows, others, set(), for_training)
 
 
 def _photo_set(
-    store: Store, rows: Sequence[Row], names: Sequence[str], empty: set[str]
+    store: Store, rows: Sequence[Row], names: Sequence[str], empty: set[str], for_training: bool
 ) -> PhotoSet:
     """Number the classes and make the splits that are missing."""
     # é may be stored as one sign or as e with an accent; folders copied from a Mac have the latter.
@@ -162,28 +184,30 @@ def _photo_set(
     named = {label for of_photo in labels for label in of_photo}
     named |= {unicodedata.normalize("NFC", label) for label in empty}
     classes = tuple(sorted(named, key=natural))
-    if len(classes) < 2:
+    if len(classes) < (2 if for_training else 1):
         found = f"only the class {classes[0]!r}" if classes else "no labels at all"
         raise UserError(f"{store.path}: has {found}; at least two classes are needed")
     number = {label: position for position, label in enumerate(classes)}
-    splits, made = _complete(store, rows)
+    splits, made = _complete(store, rows, for_training)
     photos = tuple(
         Photo(row.path, tuple(sorted(number[label] for label in of_photo)), split)
         for row, of_photo, split in zip(rows, labels, splits, strict=True)
     )
-    multilabel = any(len(photo.labels) != 1 for photo in photos)
+    multilabel = any(row.several for row in rows)
     used = frozenset(row.path for row in rows)
     ignored = tuple(name for name in names if name not in used)
     return PhotoSet(store, classes, photos, multilabel, made, ignored)
 
 
-def _complete(store: Store, rows: Sequence[Row]) -> tuple[list[Split], tuple[Split, ...]]:
+def _complete(
+    store: Store, rows: Sequence[Row], for_training: bool
+) -> tuple[list[Split], tuple[Split, ...]]:
     """The split of each row, and which splits we made."""
     given = {row.split for row in rows if row.split is not None}
-    if given and "train" not in given:
+    if for_training and given and "train" not in given:
         raise UserError(f"{store.path}: has {' and '.join(sorted(given))} photos but none to train")
     splits: list[Split] = [row.split or "train" for row in rows]
-    if "validation" in given:
+    if "validation" in given or (given and "train" not in given):
         return splits, ()
     cut_test = "test" not in given
     to_cut = [position for position, split in enumerate(splits) if split == "train"]

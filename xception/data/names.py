@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from xception.data.images import SUFFIXES
 
+#: How the pictures of Grad-CAM end that are written beside photos.
+OVERLAY = ".gradcam.jpg"
+
 _SHOWN = 5
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from xception.data.names import some
 from xception.data.splits import SPLITS, Split, split_named
 from xception.errors import UserError
 
@@ -22,6 +23,8 @@ class Row(NamedTuple):
     """In the order of the cell, each once; empty if the photo shows none of the classes."""
     split: Split | None
     """None throughout if the table has no such column or leaves it empty in every row."""
+    several: bool = False
+    """Whether the cell has a |, the mark of a table in which a photo may have several labels."""
 
 
 def looks_like_table(data: bytes) -> bool:
@@ -40,7 +43,8 @@ def read_table(data: bytes, name: str, folder: PurePosixPath | None) -> tuple[Ro
 
     Raises `UserError` with the line for: another encoding than UTF-8, a missing header or column,
     a row with too few or too many cells, an empty path or one outside the folder, a path that
-    stands twice, an unknown split, a split in some rows only; and for a table without rows.
+    stands twice, an unknown split, a split or a label in some rows only (but for tables of several
+    labels, of which some cell has a |); and for a table without rows.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -65,6 +69,12 @@ def read_table(data: bytes, name: str, folder: PurePosixPath | None) -> tuple[Ro
         raise UserError(
             f"{name}, line {lines[without[0]]}: no split, though other lines have one; "
             "name it in every line or in none"
+        )
+    bare = [str(lines[row.path]) for row in rows if not row.labels]
+    if bare and not any(row.several for row in rows):
+        raise UserError(
+            f"{name}, line {some(bare)}: no label. Give each photo one; or, if a photo may have "
+            "several labels or none, join them with |, or write the first as `label|`"
         )
     return tuple(rows)
 
@@ -119,4 +129,5 @@ def _row(cells: dict[str, str], where: str, folder: PurePosixPath | None) -> Row
         path=str(path),
         labels=tuple(dict.fromkeys(label for label in labels if label)),
         split=split_named(split),
+        several="|" in cells["label"],
     )

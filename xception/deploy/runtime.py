@@ -14,6 +14,7 @@ from torch import Tensor
 
 from xception.data.images import ImageError, read_file, to_rgb, upright
 from xception.errors import UserError
+from xception.evaluation.evaluate import probabilities
 from xception.weights.card import Card
 from xception.weights.model_file import load_model
 
@@ -89,12 +90,15 @@ class Predictor:
         return preprocess.tensor(read_file(Path(image), str(image)), str(image))
 
     def predict(self, x: Float[Tensor, "b c h w"]) -> list[Prediction]:
-        """The answers for a batch of what `tensor` gives."""
+        """The answers for a batch of what `tensor` gives.
+
+        Raises `UserError` if the network answers with NaN or infinity.
+        """
         with torch.inference_mode():
-            logits = self.model(x.to(self.device)).float()
-        several = self.card.task == "multilabel"
-        probabilities = logits.sigmoid() if several else logits.softmax(dim=1)
-        return [Prediction(self.classes, row) for row in probabilities.cpu().numpy()]
+            logits = self.model(x.to(self.device))
+        names = [f"photo {number} of the batch" for number in range(1, len(x) + 1)]
+        answers = probabilities(logits, self.card.task, names)
+        return [Prediction(self.classes, row) for row in answers]
 
     def _tensor_or_error(self, path: str | Path) -> Tensor | ImageError:
         try:

@@ -66,19 +66,20 @@ def outcomes(
         UserError: the network answers with NaN or infinity.
     """
     device = torch.device(device)
-    probabilities, targets, positions = [], [], []
+    answers, targets, positions = [], [], []
     with evaluating(model), torch.inference_mode():
         for batch in batches:
             x = preprocess.normalize(batch.pixels.to(device, non_blocking=True))
             with torch.autocast(device.type, precision, enabled=precision is not None):
                 logits = model(x)
-            probabilities.append(_probabilities(logits.float(), task, batch.positions))
+            names = [f"photo {position} of the split" for position in batch.positions.tolist()]
+            answers.append(probabilities(logits, task, names))
             targets.append(batch.targets.numpy())
             positions.append(batch.positions.numpy())
     if not positions:
         empty = np.zeros(0, np.int64)
         return Outcomes(np.zeros((0, 0), np.float32), empty, empty)
-    return Outcomes(*(np.concatenate(part) for part in (probabilities, targets, positions)))
+    return Outcomes(*(np.concatenate(part) for part in (answers, targets, positions)))
 
 
 def combine(parts: Sequence[Outcomes]) -> Outcomes:
@@ -121,15 +122,23 @@ def evaluating(model: HasModules) -> Iterator[None]:
             module.training = training
 
 
-def _probabilities(
-    logits: Float[Tensor, "b k"], task: Task, positions: Int[Tensor, " b"]
+def probabilities(
+    logits: Float[Tensor, "b k"], task: Task, names: Sequence[str]
 ) -> Float[np.ndarray, "b k"]:
-    finite = logits.isfinite().all(dim=1).cpu()
-    if not finite.all():
-        bad = positions[~finite].tolist()
+    """Softmax for one class per photo, sigmoid for several labels, in float32.
+
+    `names`: of the photos, for the error.
+
+    Raises:
+        UserError: the network answers with NaN or infinity.
+    """
+    logits = logits.float()
+    finite = logits.isfinite().all(dim=1).tolist()
+    bad = [name for name, sound in zip(names, finite, strict=True) if not sound]
+    if bad:
         raise UserError(
-            f"the network answers {len(bad)} of {len(positions)} photos of a batch with NaN or "
-            f"infinity (first: photo {bad[0]} of the split).\n"
+            f"the network answers {len(bad)} of {len(names)} photos of a batch with NaN or "
+            f"infinity (first: {bad[0]}).\n"
             "Its weights are damaged or its training diverged; a lower learning rate or gradient "
             "clipping keeps a training from that."
         )
