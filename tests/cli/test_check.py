@@ -42,6 +42,19 @@ def test_status_1_where_training_would_refuse(xception, photos: Path, tmp_path: 
     assert json.loads(xception("check", copy, "--json").stdout)["refusal"] is not None
 
 
+def test_photos_that_are_no_set_are_refused_in_json_too(xception, photos: Path, tmp_path: Path):
+    one = tmp_path / "one"
+    shutil.copytree(photos / "train/red", one / "red")
+    (tmp_path / "empty").mkdir()
+    for folder, reason in ((one, "only the class 'red'"), (tmp_path / "empty", "no photos there")):
+        result = xception("check", folder, "--json")
+        assert result.status == 1
+        assert reason in json.loads(result.stdout)["refusal"]
+        plain = xception("check", folder)
+        assert (plain.status, plain.stdout) == (1, "")
+        assert plain.stderr.startswith(f"training would refuse: {folder}")
+
+
 def test_a_path_that_is_not_there(xception, photos: Path):
     result = xception("check", photos.with_name("bunte Bilder e"))
     assert result.status == 2

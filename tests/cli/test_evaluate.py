@@ -41,7 +41,25 @@ def test_all_photos_and_other_splits(xception, photos: Path, trained: Path):
         result = xception("evaluate", trained, photos, "--split", split, "--json", "--workers", "0")
         return json.loads(result.stdout)["samples"]
 
-    assert [samples(split) for split in ("all", "train", "validation")] == [60, 36, 12]
+    splits = ("all", "train", "validation", "val", "Valid", "validate")
+    assert [samples(split) for split in splits] == [60, 36, 12, 12, 12, 12]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--workers", "1000000", "not in the range"),
+        ("--batch-size", "1" + "0" * 22, "not in the range"),
+        ("--report", "", "the path is empty"),
+        ("--report", "/proc/x", "error: /proc/x"),
+        ("--report", "x" * 300, "file name too long"),
+    ],
+)
+def test_wrong_values(xception, photos: Path, trained: Path, option: str, value: str, message: str):
+    result = xception("evaluate", trained, photos, "--workers", "0", option, value)
+    assert result.status == 2
+    assert message in result.stderr
+    assert result.stdout == ""
 
 
 def test_classes_are_matched_by_name(xception, photos: Path, trained: Path, tmp_path: Path):
@@ -71,9 +89,44 @@ def test_classes_that_differ(xception, photos: Path, trained: Path, tmp_path: Pa
     result = xception("evaluate", trained, tmp_path / "p")
     assert result.status == 2
     assert result.stderr == (
-        f"error: the classes differ: {tmp_path / 'p'} has 1 class of its own (grun) "
-        "and the model has 1 class of its own (green)\n"
+        f"error: {tmp_path / 'p'}: 1 class that the model does not know (grun); "
+        "it knows blue, green, red\n"
     )
+
+
+def test_some_of_the_classes_are_enough(xception, photos: Path, trained: Path, tmp_path: Path):
+    for colours in (("red", "blue"), ("red",)):
+        folder = tmp_path / "-".join(colours)
+        for name in colours:
+            shutil.copytree(photos / "test" / name, folder / name)
+        result = xception("evaluate", trained, folder, "--json", "--workers", "0")
+        assert result.status == 0
+        answer = json.loads(result.stdout)
+        assert answer["samples"] == 4 * len(colours)
+        assert list(answer["per_class"]) == ["blue", "green", "red"]
+        assert answer["per_class"]["green"]["support"] == 0
+
+
+def test_without_a_split_of_their_own_all_photos_are_measured(
+    xception, photos: Path, trained: Path
+):
+    result = xception("evaluate", trained, photos / "train", "--workers", "0")
+    assert result.status == 0
+    assert "no test split given: all 36 photos are measured; --split test" in result.stderr
+    assert "on 36 photos" in result.stdout
+    chosen = xception(
+        "evaluate", trained, photos / "train", "--split", "test", "--json", "--workers", "0"
+    )
+    assert chosen.stderr == ""
+    assert 0 < json.loads(chosen.stdout)["samples"] < 36
+
+
+def test_the_report_of_a_run_is_kept(xception, photos: Path, trained: Path):
+    before = (trained / "report.json").read_bytes()
+    result = xception("evaluate", trained, photos, "--report", trained, "--workers", "0")
+    assert result.status == 2
+    assert "it is a run with a report of its own" in result.stderr
+    assert (trained / "report.json").read_bytes() == before
 
 
 def test_unreadable_photos_are_skipped_and_counted(
@@ -164,3 +217,16 @@ def test_several_labels(xception, table: Path, tmp_path: Path):
     )  # fmt: skip
     assert wrong.status == 2
     assert "rad" in wrong.stderr
+    for weights, said in [
+        ("red: x\nblue: 0\n", "weight of red must be a number of zero or more, not 'x'"),
+        ("red: [1]\nblue: 0\n", "not [1]"),
+        ("red: -1\nblue: .nan\n", "not -1"),
+        ("'1':\n", "weight of 1 must be"),
+        ("red: true\nblue: 1" + "0" * 400 + "\n", "weight of red"),
+    ]:
+        (tmp_path / "w.yaml").write_text(weights)
+        refused = xception(
+            "evaluate", tmp_path / "run", table, "--class-weights", tmp_path / "w.yaml"
+        )
+        assert refused.status == 2
+        assert said in refused.stderr

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import re
 import signal
@@ -105,6 +106,8 @@ def raising(error: BaseException) -> click.Command:
             2,
             "error: c: permission denied\n",
         ),
+        (OSError(errno.ENOTDIR, "Not a directory", "a"), 2, "error: a: not a directory\n"),
+        (UserError("\x1b[31mred\nnext"), 2, r"error: \\x1b\[31mred\nnext\n"),
     ],
 )
 def test_errors_become_statuses(
@@ -117,7 +120,14 @@ def test_errors_become_statuses(
     assert re.fullmatch(said, result.stderr)
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("ours"), OSError(errno.EIO, "disk broke")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError("ours"),
+        OSError(errno.EIO, "disk broke"),
+        FileNotFoundError(errno.ENOENT, "whatever it was"),
+    ],
+)
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, error: Exception):
     monkeypatch.setattr(module.Verbs, "get_command", lambda *_: raising(error))
     with pytest.raises(type(error)):
@@ -167,6 +177,30 @@ def test_a_closed_pipe_is_no_error():
     )
     os.close(writer)
     assert process.stderr == ""
+
+
+def test_any_encoding_of_stdout_will_do(tmp_path: Path):
+    for name in ("日本", "\U0001f355"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "é.jpg").touch()
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, "-m", "xception", "check", str(tmp_path)]
+    for more in ([], ["--json"]):
+        done = subprocess.run([*command, *more], capture_output=True, env=environment, check=False)
+        assert done.returncode == 1
+        assert b"Traceback" not in done.stderr
+        assert rb"\u65e5\u672c" in done.stdout
+    assert json.loads(done.stdout)["counts"]["train"].keys() == {"日本", "\U0001f355"}
+
+
+def test_a_closed_stdout_is_no_error():
+    code = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    for arguments in (["--help"], ["models"], ["models", "--json"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "-m", "xception", *arguments],
+            stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_the_module_is_the_command():

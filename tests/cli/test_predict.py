@@ -1,12 +1,15 @@
 import csv
 import io
 import json
+import math
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from xception.deploy.runtime import Predictor
+from xception.weights.model_file import load_model, save_model
 
 
 def test_json_is_what_the_predictor_says(xception, photos: Path, trained: Path):
@@ -107,13 +110,14 @@ def test_what_is_not_there(xception, photos: Path, trained: Path, tmp_path: Path
         ((tmp_path, image), "no model.safetensors there"),
         ((tmp_path / "no", image), "no"),
         ((trained, photos / "test/rad/0.png"), "does not exist"),
+        ((trained, ""), "the path is empty"),
         ((trained, f"{photos}/*.bmp"), "no image files there"),
         ((image, image), "0.png"),
     ]:
         result = xception("predict", *arguments)
         assert result.status == 2, arguments
         assert message in result.stderr
-        assert len(result.stderr.splitlines()) == 1
+        assert len(result.stderr.splitlines()) <= 2
 
 
 def test_answers_that_cannot_be_written_are_refused_first(
@@ -125,9 +129,88 @@ def test_answers_that_cannot_be_written_are_refused_first(
     for option, value, message in [
         ("--csv", tmp_path / "no/such.csv", "no does not exist"),
         ("--csv", tmp_path, "is a directory"),
+        ("--csv", "", "the path is empty"),
+        ("--explain", "/dev/null", "/dev/null: file exists"),
+        ("--explain", "/proc/x", "/proc/x: "),
+        ("--explain", "x" * 300, "file name too long"),
+        ("--batch-size", "1" + "0" * 22, "not in the range"),
         ("--explain", taken, "is a file"),
     ]:
         result = xception("predict", trained, image, option, value)
         assert result.status == 2
         assert message in result.stderr
         assert result.stdout == ""
+
+
+def test_a_forgotten_name_of_the_table_costs_no_photo(
+    xception, photos: Path, trained: Path, tmp_path: Path
+):
+    """Of `--csv *.jpg` the first photo is the name of the table."""
+    mine = tmp_path / "mine.png"
+    mine.write_bytes((photos / "test/red/0.png").read_bytes())
+    result = xception("predict", trained, photos / "test/red/1.png", "--csv", mine)
+    assert result.status == 2
+    assert "is no table, so it is not overwritten" in result.stderr
+    assert mine.read_bytes() == (photos / "test/red/0.png").read_bytes()
+    for name in ("new.answers", "old.TXT"):
+        (tmp_path / "old.TXT").touch()
+        again = xception("predict", trained, mine, "--csv", tmp_path / name)
+        assert again.status == 0
+        assert (tmp_path / name).read_text("utf-8").startswith("path,label_1")
+
+
+def test_a_file_that_is_not_there_stops_nothing(
+    xception, photos: Path, trained: Path, tmp_path: Path
+):
+    image = photos / "test/red/0.png"
+    result = xception("predict", trained, tmp_path / "no.jpg", image, "--json")
+    assert result.status == 1
+    missing, found = json.loads(result.stdout)
+    assert missing == {"path": str(tmp_path / "no.jpg"), "top": [], "error": "does not exist"}
+    assert found["path"] == str(image)
+    assert found["top"]
+    assert result.stderr.splitlines() == [
+        f"unreadable: {tmp_path / 'no.jpg'}: does not exist",
+        "1 of 2 files could not be read",
+    ]
+
+
+def test_a_damaged_network_is_refused(xception, photos: Path, trained: Path, tmp_path: Path):
+    model = load_model(trained / "model.safetensors")
+    with torch.no_grad():
+        next(model.parameters()).fill_(math.nan)
+    save_model(tmp_path / "m.safetensors", model, model.card)
+    result = xception("predict", tmp_path / "m.safetensors", photos / "test/red/0.png")
+    assert (result.status, result.stdout) == (2, "")
+    assert "with NaN or infinity" in result.stderr
+
+
+def test_pictures_of_photos_with_long_names(xception, photos: Path, trained: Path, tmp_path: Path):
+    folder = tmp_path / "long"
+    folder.mkdir()
+    for last in "ab":
+        name = "é" * 120 + last + ".png"
+        (folder / name).write_bytes((photos / "test/red/0.png").read_bytes())
+    result = xception("predict", trained, folder, "--explain", folder, "--json")
+    assert result.status == 0
+    written = [Path(answer["explanation"]) for answer in json.loads(result.stdout)]
+    assert [path.name for path in written] == [
+        "é" * 100 + ".gradcam.jpg", "é" * 100 + "-2.gradcam.jpg",
+    ]  # fmt: skip
+    assert all(path.exists() for path in written)
+    again = xception("predict", trained, folder, "--json")  # the pictures are no photos
+    assert len(json.loads(again.stdout)) == 2
+
+
+def test_a_terminal_is_not_told_what_to_do_by_names(
+    xception, photos: Path, trained: Path, tmp_path: Path
+):
+    image = tmp_path / "\x1b[2J\u202e\n.png"
+    image.write_bytes((photos / "test/red/0.png").read_bytes())
+    broken = tmp_path / "\x1b]0;title\x07.png"
+    broken.touch()
+    result = xception("predict", trained, image, broken)
+    assert result.status == 1
+    assert r"\x1b[2J\u202e\n.png" in result.stdout
+    assert r"\x1b]0;title\x07.png" in result.stderr
+    assert not set("\x1b\x07\u202e") & set(result.stdout + result.stderr)

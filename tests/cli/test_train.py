@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from xception.cli.main import run
 from xception.cli.train import choose_folder, parse_assignment
 from xception.errors import UserError
 from xception.weights.card import read_card
@@ -104,6 +105,10 @@ def test_a_finished_run_resumes_to_the_same(xception, photos: Path, trained: Pat
         (["--set", "epochs"], "--set wants KEY=VALUE, e.g. --set clip_norm=1, not 'epochs'"),
         (["--set", "epochs=[1"], "'[1' is no value"),
         (["--epochs", "0"], "epochs"),
+        (["--workers", "1000000"], "not in the range"),
+        (["--size", "100000000000000000000"], "not in the range"),
+        (["--out", ""], "the path is empty"),
+        (["--weights", ""], "the path is empty"),
         (["--recipe", "scrach"], "did you mean 'scratch'?"),
         (["--model", "xceptoin"], "did you mean 'xception'?"),
         (["--weights", "nowhere.safetensors"], "nowhere.safetensors"),
@@ -175,3 +180,21 @@ def test_a_stopped_training_says_how_to_continue(photos: Path, tmp_path: Path):
     assert hint == f"to continue: xception train '{photos}' --resume --out '{out}'"
     assert last == "stopped by SIGTERM"
     assert (out / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize("signal_of", [KeyboardInterrupt(), SystemExit(143)])
+def test_a_report_that_was_stopped_can_be_written_by_resuming(
+    xception, photos: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, signal_of: BaseException
+):
+    def stopped(*_: object) -> None:
+        raise signal_of
+
+    monkeypatch.setattr("xception.cli.train.report_training", stopped)
+    arguments = ["train", photos, "--out", trained, "--resume", "--quiet"]
+    if isinstance(signal_of, SystemExit):
+        with pytest.raises(SystemExit):
+            run([str(argument) for argument in arguments])
+        return
+    result = xception(*arguments)
+    assert result.status == 130
+    assert result.stderr.startswith("to continue: xception train ")

@@ -7,21 +7,22 @@ from rich.console import Console
 from rich.progress import Progress
 
 from xception.cli import options
-from xception.cli.output import counted, print_json, print_table, say
+from xception.cli.output import counted, print_json, print_table, say, show
 from xception.data.audit import Audit, audit
 from xception.data.folders import PhotoSet, open_photos
 from xception.data.splits import Split
+from xception.errors import UserError
 from xception.training.recipes import configure
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
 
 
 @click.command("check")
-@click.argument("photos", type=click.Path(path_type=Path))
+@click.argument("photos", type=options.FilePath())
 @click.option(
     "--size",
     metavar="PIXELS",
-    type=click.IntRange(min=1),
+    type=options.SIDE,
     help="Side of the network's input; by default that of `xception train`.",
 )
 @options.as_json
@@ -37,7 +38,15 @@ def command(photos: Path, size: int | None, as_json: bool, quiet: bool) -> int:
     Example:
       xception check photos/ --size 96
     """
-    opened = open_photos(photos)
+    try:
+        opened = open_photos(photos)
+    except UserError as error:
+        if not photos.exists():
+            raise
+        if as_json:
+            print_json({"refusal": str(error)})
+        say(f"training would refuse: {error}")
+        return 1
     findings = _audit(opened, size or configure().preprocess.size, quiet)
     if as_json:
         print_json({**findings.model_dump(mode="json"), "refusal": findings.refusal})
@@ -65,7 +74,7 @@ def _print(photos: PhotoSet, findings: Audit) -> None:
     click.echo()
     for finding in findings.findings:
         click.secho(f"{finding.severity}: ", fg=COLOURS[finding.severity], nl=False)
-        click.echo(finding.message)
+        show(finding.message)
     labels = "labels" if photos.multilabel else "classes"
     read = findings.photos - len(findings.unreadable)
     click.echo(f"{counted(read, 'photo')} of {len(photos.classes)} {labels} can be read.")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from xception.cli import options
-from xception.cli.output import percent, print_json, print_table
+from xception.cli.output import percent, print_json, print_table, show
 from xception.cli.reporting import report_training
 from xception.cli.train import answer, conclusion
 from xception.data.demo import DEMO_PHOTOS
@@ -24,14 +24,19 @@ SHOWN = 6  # photos to predict at the end
 @click.command("demo")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=options.FilePath(),
     metavar="FOLDER",
     help="The run folder; by default demo, demo-2, …",
 )
 @click.option(
-    "--seed", default=0, show_default=True, metavar="N", help="Another seed, another training."
+    "--seed",
+    default=0,
+    show_default=True,
+    type=options.SEED,
+    metavar="N",
+    help="Another seed, another training.",
 )
-@click.option("--epochs", type=int, metavar="N", help="Fewer are quicker and worse.")
+@click.option("--epochs", type=options.EPOCHS, metavar="N", help="Fewer are quicker and worse.")
 @options.as_json
 @options.quiet
 def command(out: Path | None, seed: int, epochs: int | None, as_json: bool, quiet: bool) -> None:
@@ -69,7 +74,7 @@ def command(out: Path | None, seed: int, epochs: int | None, as_json: bool, quie
         ],
         right=["probability"],
     )
-    click.echo(f"\n{conclusion(trained, report)}")
+    show(f"\n{conclusion(trained, report)}")
 
 
 def free_folder() -> Path:

@@ -4,8 +4,10 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import click
+from pydantic import Field, TypeAdapter, ValidationError
 
 from xception.cli import options
 from xception.cli.figures import print_metrics
@@ -16,34 +18,35 @@ from xception.data.loader import evaluation_batches
 from xception.data.names import some
 from xception.data.scan import scan
 from xception.data.splits import SPLITS, Split
-from xception.deploy.runtime import Predictor
+from xception.deploy.runtime import MODEL_FILE, Predictor
 from xception.errors import UserError
 from xception.evaluation.evaluate import outcomes
 from xception.training.config import read_yaml
 from xception.training.distributed import pick_device
 from xception.weights.card import Card
 
+CONFIG_FILE = "config.yaml"
+WEIGHTS = TypeAdapter(dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]])
+
 
 @click.command("evaluate")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("photos", type=click.Path(path_type=Path))
+@click.argument("run", type=options.FilePath())
+@click.argument("photos", type=options.FilePath())
 @click.option(
     "--split",
-    type=click.Choice([*SPLITS, "all"]),
-    default="test",
-    show_default=True,
-    help="Which photos.",
+    type=options.SplitName(),
+    help="Which photos; by default those of a test split of their own, else all.",
 )
 @click.option(
     "--report",
     "report_to",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=options.FilePath(file_okay=False),
     metavar="FOLDER",
     help="Write report.html and report.json.",
 )
 @click.option(
     "--class-weights",
-    type=click.Path(path_type=Path),
+    type=options.FilePath(),
     metavar="FILE",
     help="YAML or JSON, class: weight; for MAP@k of several labels.",
 )
@@ -51,7 +54,7 @@ from xception.weights.card import Card
     "--batch-size",
     default=32,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=options.BATCH,
     metavar="N",
     help="Photos computed at once.",
 )
@@ -59,7 +62,7 @@ from xception.weights.card import Card
     "--workers",
     default=1,
     show_default=True,
-    type=click.IntRange(min=0),
+    type=options.WORKERS,
     metavar="N",
     help="Processes that read photos.",
 )
@@ -69,7 +72,7 @@ from xception.weights.card import Card
 def command(
     run: Path,
     photos: Path,
-    split: str,
+    split: str | None,
     report_to: Path | None,
     class_weights: Path | None,
     batch_size: int,
@@ -93,8 +96,13 @@ def command(
     card = predictor.card
     if class_weights is not None and card.task == "classification":
         raise UserError("--class-weights are for models that give several labels a photo")
-    weights = read_yaml(class_weights) if class_weights is not None else None
-    chosen, part = choose(open_photos(photos), split, photos)
+    weights = read_weights(class_weights) if class_weights is not None else None
+    if report_to is not None:
+        check_report_folder(report_to)
+    opened = open_photos(photos, for_training=False)
+    if split is None:
+        split = default_split(opened, quiet)
+    chosen, part = choose(opened, split, photos)
     members = fit_classes(chosen, card, photos)
     looks = scan(members.store, [photo.name for photo in members.photos])
     named = zip(members.photos, looks, strict=True)
@@ -133,6 +141,41 @@ def command(
         print_metrics(metrics, split)
 
 
+def read_weights(path: Path) -> dict[str, float]:
+    """The weight of each class. Raises `UserError` for what is no number of zero or more."""
+    values = {str(name): weight for name, weight in read_yaml(path).items()}
+    try:
+        return WEIGHTS.validate_python(values, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(
+            f"{path}: the weight of {first['loc'][0]} must be a number of zero or more, "
+            f"not {first['input']!r:.60}"
+        ) from None
+
+
+def check_report_folder(folder: Path) -> None:
+    """Refuse the folder of a run: its report is that of its training."""
+    held = [name for name in (CONFIG_FILE, MODEL_FILE) if (folder / name).exists()]
+    if held:
+        raise UserError(
+            f"--report {folder}: holds {held[0]}, so it is a run with a report of its own; "
+            "name another folder"
+        )
+
+
+def default_split(photos: PhotoSet, quiet: bool) -> str:
+    """The test photos if somebody chose them, else all: a test split of ours is for training."""
+    if "test" not in photos.split_made:
+        return "test"
+    say(
+        f"no test split given: all {counted(len(photos.photos), 'photo')} are measured; "
+        "--split test takes the part that a training on this same folder would have held out",
+        quiet=quiet,
+    )
+    return "all"
+
+
 def choose(photos: PhotoSet, split: str, path: Path) -> tuple[PhotoSet, Split]:
     """The set less all photos but those of a split; "all" makes one test split of everything."""
     if split == "all":
@@ -150,18 +193,15 @@ def fit_classes(photos: PhotoSet, card: Card, path: Path) -> PhotoSet:
     """The set with the classes of the model, in their order; they are matched by name.
 
     Raises:
-        UserError: a class is missing on either side, or a photo has several labels and the model
-            gives only one.
+        UserError: a class that the model does not know (there may be photos of only some that it
+            does), or a photo has several labels and the model gives only one.
     """
     extra = [name for name in photos.classes if name not in card.classes]
-    missing = [name for name in card.classes if name not in photos.classes]
-    if extra or missing:
-        parts = [
-            f"{who} {counted(len(names), 'class', 'classes')} of its own ({some(names)})"
-            for who, names in ((f"{path} has", extra), ("the model has", missing))
-            if names
-        ]
-        raise UserError(f"the classes differ: {' and '.join(parts)}")
+    if extra:
+        raise UserError(
+            f"{path}: {counted(len(extra), 'class', 'classes')} that the model does not know "
+            f"({some(extra)}); it knows {some(card.classes)}"
+        )
     if photos.multilabel and card.task == "classification":
         raise UserError(f"{path}: photos have several labels, but the model gives each only one")
     number = [card.classes.index(name) for name in photos.classes]

@@ -11,12 +11,14 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from io import TextIOWrapper
 from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
 from xception._version import __version__
+from xception.cli.printable import printable
 from xception.errors import UserError
 from xception.training.interrupts import Interrupted
 
@@ -31,6 +33,10 @@ VERBS = {
 }
 # The machine refuses, and only a person can change that.
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# The same, where a file is named: the name or what stands there will not do.
+NAMES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY)
+NAMES += (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ELOOP, errno.EBUSY, errno.ETXTBSY)
+NAMES += (errno.ENXIO, errno.ENODEV)
 
 
 class Verbs(click.Group):
@@ -76,11 +82,23 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the command line of this process and exit with its status."""
     signal.signal(signal.SIGTERM, _terminate)
+    _open_streams()
     # GNU's OpenMP lets threads that wait spin all but endlessly. Where another process wants a core
     # too, a step then takes up to forty times as long (measured: benchmarks/RESULTS.md); a bounded
     # spin costs nothing measurable where none does. Read when torch is loaded, so set before.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
     sys.exit(run(sys.argv[1:]))
+
+
+def _open_streams() -> None:
+    """Make stdout and stderr take any text, whatever their encoding and even if they are closed."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -96,7 +114,9 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()  # a closed pipe is noticed here, not while Python shuts down
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
-        message = error.format_message()  # click begins with a capital, our own messages as they need
+        message = (
+            error.format_message()
+        )  # click begins with a capital, our own messages as they need
         return _say(message[:1].lower() + message[1:], *_usage(error))
     except UserError as error:
         return _say(str(error))
@@ -109,7 +129,7 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
-        if error.errno not in REFUSALS:
+        if error.errno not in REFUSALS and not (error.filename and error.errno in NAMES):
             raise
         where = f"{error.filename}: " if error.filename else ""
         return _say(f"{where}{(error.strerror or str(error)).lower()}")
@@ -123,7 +143,7 @@ def _usage(error: click.ClickException) -> list[str]:
 def _say(message: str, *more: str) -> int:
     """Print an error and return the status for what was asked for wrongly."""
     click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    click.echo("\n".join([message, *more]), err=True)
+    click.echo(printable("\n".join([message, *more])), err=True)
     return 2
 
 

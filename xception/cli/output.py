@@ -10,12 +10,20 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from xception.cli.printable import printable
+
 _PIPE_WIDTH = 10_000  # characters: in a pipe no line is ever wrapped or cut
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    """One JSON document on stdout; in ASCII where stdout could not hold every letter."""
+    narrow = "utf" not in (sys.stdout.encoding or "").lower()
+    click.echo(json.dumps(value, indent=2, ensure_ascii=narrow, allow_nan=False))
+
+
+def show(text: str) -> None:
+    """Lines on stdout."""
+    click.echo(printable(text))
 
 
 def print_table(
@@ -33,7 +41,7 @@ def print_table(
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(printable(cell).replace("\n", r"\n") for cell in row))
     console = Console(
         file=sys.stdout, width=None if terminal else _PIPE_WIDTH, markup=False, emoji=False
     )
@@ -43,7 +51,7 @@ def print_table(
 def say(text: str, *, quiet: bool = False) -> None:
     """A remark on stderr."""
     if not quiet:
-        click.echo(text, err=True)
+        click.echo(printable(text), err=True)
 
 
 def percent(share: float | None) -> str:

@@ -1,6 +1,7 @@
 """`xception predict`: photos to answers."""
 
 import csv
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -15,6 +16,7 @@ from xception.cli import options
 from xception.cli.output import counted, percent, print_json, print_table, say
 from xception.data.folders import list_images
 from xception.data.images import ImageError, read_file
+from xception.data.names import OVERLAY
 from xception.deploy.explain import explain
 from xception.deploy.runtime import Predictor
 from xception.errors import UserError
@@ -22,15 +24,19 @@ from xception.training.distributed import pick_device
 
 Answer = dict[str, Any]
 
+STDOUT = Path("-")
+TABLES = (".csv", ".tsv", ".txt")
+MAX_STEM = 200  # bytes of a photo's name in that of its picture; file systems take 255 in all
+
 
 @click.command("predict")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.argument("run", type=options.FilePath())
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=options.FilePath())
 @click.option(
     "--top",
     default=5,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=options.TOP,
     metavar="K",
     help="Classes per photo.",
 )
@@ -38,14 +44,14 @@ Answer = dict[str, Any]
 @click.option(
     "--csv",
     "csv_file",
-    type=click.Path(dir_okay=False, allow_dash=True),
+    type=options.FilePath(dir_okay=False, allow_dash=True),
     metavar="FILE",
     help="Write a table; - is stdout.",
 )
 @click.option(
     "--explain",
     "explain_to",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=options.FilePath(file_okay=False),
     metavar="FOLDER",
     help="Write where the model looked (Grad-CAM).",
 )
@@ -53,7 +59,7 @@ Answer = dict[str, Any]
     "--batch-size",
     default=32,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=options.BATCH,
     metavar="N",
     help="Photos computed at once.",
 )
@@ -61,10 +67,10 @@ Answer = dict[str, Any]
 @options.quiet
 def command(
     run: Path,
-    images: Sequence[str],
+    images: Sequence[Path],
     top: int,
     as_json: bool,
-    csv_file: str | None,
+    csv_file: Path | None,
     explain_to: Path | None,
     batch_size: int,
     device: str,
@@ -81,15 +87,12 @@ def command(
       xception predict runs/shirts-1 photo.jpg
       xception predict runs/shirts-1 holiday/ --csv answers.csv --explain where/
     """
-    if as_json and csv_file == "-":
-        raise UserError("--json and --csv - would both write to stdout; give --csv a file")
-    if csv_file not in (None, "-") and not Path(csv_file).parent.is_dir():
-        raise UserError(f"--csv {csv_file}: the folder {Path(csv_file).parent} does not exist")
-    paths = [path for image in images for path in list_images(image)]
+    if csv_file is not None:
+        check_csv(csv_file, as_json)
+    paths, answers = find_images(images)
     predictor = Predictor(run, device=pick_device(device))
     if explain_to is not None:
         explain_to.mkdir(parents=True, exist_ok=True)
-    answers: list[Answer] = []
     stream = _with_progress(predictor.stream(paths, batch_size), len(paths), quiet)
     for (path, outcome), name in zip(stream, _picture_names(paths), strict=True):
         answer: Answer = {"path": str(path)}
@@ -107,15 +110,15 @@ def command(
     _show(answers, as_json, csv_file)
     unreadable = sum("error" in answer for answer in answers)
     if unreadable:
-        say(f"{unreadable:,} of {counted(len(paths), 'file')} could not be read", quiet=quiet)
+        say(f"{unreadable:,} of {counted(len(answers), 'file')} could not be read", quiet=quiet)
     return 1 if unreadable else 0
 
 
-def _show(answers: Sequence[Answer], as_json: bool, csv_file: str | None) -> None:
-    if csv_file == "-":
+def _show(answers: Sequence[Answer], as_json: bool, csv_file: Path | None) -> None:
+    if csv_file == STDOUT:
         _write_csv(answers, sys.stdout)
     elif csv_file is not None:
-        with open(csv_file, "w", encoding="utf-8", newline="") as file:
+        with open(csv_file, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             _write_csv(answers, file)
     if as_json:
         print_json(answers)
@@ -131,12 +134,51 @@ def _with_progress(items: Iterator[Any], total: int, quiet: bool) -> Iterator[An
     )
 
 
+def check_csv(file: Path, as_json: bool) -> None:
+    """Refuse what the answers must not be written to; `-` is stdout."""
+    if file == STDOUT:
+        if as_json:
+            raise UserError("--json and --csv - would both write to stdout; give --csv a file")
+        return
+    if not file.parent.is_dir():
+        raise UserError(f"--csv {file}: the folder {file.parent} does not exist")
+    # Of `--csv *.jpg` the first photo would be the table, and be lost.
+    if file.is_file() and file.suffix.lower() not in TABLES:
+        raise UserError(
+            f"--csv {file}: that file exists and is no table, so it is not overwritten; "
+            f"name one that ends in {', '.join(TABLES)}"
+        )
+
+
+def find_images(images: Sequence[Path]) -> tuple[list[Path], list[Answer]]:
+    """The files that are meant, and an answer for each argument that means none.
+
+    Raises:
+        UserError: there is no file at all.
+    """
+    paths: list[Path] = []
+    missing: list[Answer] = []
+    for image in images:
+        try:
+            paths += list_images(image)
+        except UserError as error:
+            reason = str(error).removeprefix(f"{image}: ")
+            missing.append({"path": str(image), "top": [], "error": reason})
+    messages = [f"{answer['path']}: {answer['error']}" for answer in missing]
+    if not paths:
+        raise UserError("\n".join(messages))
+    for message in messages:
+        say(f"unreadable: {message}")
+    return paths, missing
+
+
 def _picture_names(paths: Sequence[Path]) -> list[str]:
     """A name of its own for each photo; never that of a photo, should the folder hold photos."""
     names: dict[str, None] = {}
     for path in paths:
-        name = f"{path.stem}.gradcam.jpg"
-        numbered = (f"{path.stem}-{n}.gradcam.jpg" for n in count(2))
+        stem = os.fsencode(path.stem)[:MAX_STEM].decode(errors="ignore")
+        name = f"{stem}{OVERLAY}"
+        numbered = (f"{stem}-{n}{OVERLAY}" for n in count(2))
         while name in names:
             name = next(numbered)
         names[name] = None

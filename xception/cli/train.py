@@ -13,7 +13,7 @@ import yaml
 
 from xception.cli import options
 from xception.cli.figures import summary
-from xception.cli.output import print_json, say
+from xception.cli.output import print_json, say, show
 from xception.cli.reporting import report_training
 from xception.deploy.runtime import MODEL_FILE
 from xception.errors import UserError
@@ -24,6 +24,7 @@ from xception.training.recipes import configure, list_recipes
 from xception.training.run import Trained, train
 
 RUNS = Path("runs")
+CHECKPOINT = "last.ckpt"  # what --resume continues from
 
 
 def choices(field: str) -> click.Choice:
@@ -32,10 +33,10 @@ def choices(field: str) -> click.Choice:
 
 
 @click.command("train")
-@click.argument("photos", type=click.Path(path_type=Path))
+@click.argument("photos", type=options.FilePath())
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=options.FilePath(),
     metavar="FOLDER",
     help="The run folder; by default runs/NAME-1, runs/NAME-2, …",
 )
@@ -45,21 +46,25 @@ def choices(field: str) -> click.Choice:
 )
 @click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=options.FilePath(),
     metavar="FILE",
     help="Settings as a run leaves them in config.yaml.",
 )
 @click.option("--model", metavar="NAME", help="A name of `xception models`.")
-@click.option("--weights", metavar="FILE", help="A model file to start from.")
+@click.option(
+    "--weights", type=options.FilePath(), metavar="FILE", help="A model file to start from."
+)
 @click.option("--freeze", type=choices("freeze"), help="Train the head only, on stored features.")
-@click.option("--size", type=int, metavar="PIXELS", help="Side of the network's input.")
-@click.option("--epochs", type=int, metavar="N", help="Times that each photo is seen.")
-@click.option("--batch-size", type=int, metavar="N", help="Photos a step, over all processes.")
+@click.option("--size", type=options.SIDE, metavar="PIXELS", help="Side of the network's input.")
+@click.option("--epochs", type=options.EPOCHS, metavar="N", help="Times that each photo is seen.")
+@click.option(
+    "--batch-size", type=options.BATCH, metavar="N", help="Photos a step, over all processes."
+)
 @click.option("--lr", type=float, metavar="RATE", help="Learning rate.")
 @click.option("--class-weights", type=choices("class_weights"), help="Weigh rare classes more.")
 @click.option("--sampler", type=choices("sampler"), help="Show rare classes more often.")
-@click.option("--seed", type=int, metavar="N", help="Another seed, another training.")
-@click.option("--workers", type=int, metavar="N", help="Processes that read photos.")
+@click.option("--seed", type=options.SEED, metavar="N", help="Another seed, another training.")
+@click.option("--workers", type=options.WORKERS, metavar="N", help="Processes that read photos.")
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option(
     "--set",
@@ -77,13 +82,13 @@ def command(
     recipe: str | None,
     config: Path | None,
     model: str | None,
-    weights: str | None,
+    weights: Path | None,
     freeze: str | None,
     size: int | None,
     epochs: int | None,
     batch_size: int | None,
     lr: float | None,
-    class_weights: str | None,
+    class_weights: Path | None,
     sampler: str | None,
     seed: int | None,
     workers: int | None,
@@ -107,7 +112,7 @@ def command(
     """
     named = {
         "model": model,
-        "weights": weights,
+        "weights": None if weights is None else str(weights),
         "freeze": freeze,
         "preprocess.size": size,
         "epochs": epochs,
@@ -129,16 +134,18 @@ def command(
     )
     try:
         trained = train(photos, chosen, folder, resume=resume, progress=None if quiet else Lines())
-    except Interrupted:
-        again = shlex.join(["xception", "train", str(photos), "--resume", "--out", str(folder)])
-        say(f"to continue: {again}")
-        raise
-    if trained.leads:
+        if not trained.leads:
+            return
         report = report_training(trained, shlex.join(["xception", *sys.argv[1:]]))
-        if as_json:
-            print_json(answer(trained, report))
-        else:
-            click.echo(conclusion(trained, report))
+    except (Interrupted, KeyboardInterrupt, SystemExit):  # SystemExit: SIGTERM, see `cli.main`
+        if (folder / CHECKPOINT).exists():
+            again = shlex.join(["xception", "train", str(photos), "--resume", "--out", str(folder)])
+            say(f"to continue: {again}")
+        raise
+    if as_json:
+        print_json(answer(trained, report))
+    else:
+        show(conclusion(trained, report))
 
 
 def answer(trained: Trained, report: Path) -> dict[str, Any]:
