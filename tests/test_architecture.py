@@ -37,6 +37,7 @@ DOORS = {
 
 # Imports inside functions, (file, module) -> reason: only heavy extras that most never ask for.
 INNER_IMPORTS: dict[tuple[str, str], str] = {
+    ("xception/training/lock.py", "fcntl"): "not on Windows",
     ("xception/training/board.py", "torch.utils.tensorboard"): "an extra: TensorBoard",
 }
 

@@ -55,6 +55,12 @@ def test_the_recipes_of_the_paper_hold_its_numbers():  # Chollet 2017, sections 
         ({"epochs": 0}, "greater than or equal to 1"),
         ({"optimizer.learning_rate": float("nan")}, "learning_rate"),
         ({"sampler": "balance"}, "sampler"),
+        ({"epochs.x": 3}, "single value"),
+        ({"weights": 3}, "weights"),
+        ({"optimizer.betas": [1, 1]}, "betas"),
+        ({"schedule.warmup_epochs": float("inf")}, "warmup_epochs"),
+        ({"augment.pad_crop": 10**12}, "pad_crop"),
+        ({"model_options.num_classes": 7}, "decided by the photos"),
         ({"preprocess.size": -1}, "preprocess.size"),
     ],
 )
@@ -100,7 +106,7 @@ def test_a_wrong_configuration_file_is_refused_in_a_line(tmp_path, text, words):
 
 
 def test_a_missing_configuration_file_is_named(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"there is no .*none\.yaml"):
         read_config(tmp_path / "none.yaml")
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from xception.data.loader import LoaderError
 from xception.errors import UserError
-from xception.training.checkpoint import load_checkpoint
+from xception.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from xception.training.distributed import World
 from xception.training.interrupts import Interrupted, StopRequest
 from xception.training.loop import Trainer, Validation
@@ -182,6 +182,31 @@ def test_saves_come_by_the_clock_too(tmp_path):
     one.save = lambda: (saved.append(one.at.step), save())[1]
     one.run(StopRequest())
     assert saved == [1, 2, 2]  # after each step, and at the end of the epoch
+
+
+def test_a_checkpoint_without_its_parts_is_refused(tmp_path):
+    one = trainer(tmp_path, epochs=1)
+    save_checkpoint(one.checkpoint, {"fingerprint": "f", "module": {}})
+    with pytest.raises(CheckpointError, match="incomplete"):
+        one.resume()
+
+
+def test_weights_that_are_no_numbers_are_refused_before_validation(tmp_path, monkeypatch):
+    def run_away():
+        next(one.module.parameters()).data.fill_(float("inf"))
+
+    class Poison(Numbers):
+        """Its last batch is followed by weights that have run away."""
+
+        def training(self, first_step, last_step):
+            for number, batch in enumerate(super().training(first_step, last_step)):
+                if number == 1:
+                    monkeypatch.setattr(one.optimizer, "step", run_away)
+                yield batch
+
+    one = trainer(tmp_path, feed=Poison(), epochs=1)
+    with pytest.raises(UserError, match=r"weights are no longer a number.*lower learning rate"):
+        one.run(StopRequest())
 
 
 class Dies(Numbers):

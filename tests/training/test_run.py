@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def test_it_learns_three_colours(finished):
 
 
 def test_the_run_folder_is_complete(finished):
-    names = set(os.listdir(finished.folder))
+    names = {name for name in os.listdir(finished.folder) if not name.startswith(".")}
     assert names == {"model.safetensors", "last.ckpt", "config.yaml", "metrics.csv"}
     assert read_config(finished.folder / "config.yaml") == finished.config
     assert len((finished.folder / "metrics.csv").read_text().splitlines()) == 1 + 6
@@ -142,6 +143,56 @@ def test_a_folder_that_holds_something_else_is_not_touched(photos, tmp_path):
 def test_nothing_to_resume(photos, tmp_path):
     with pytest.raises(UserError, match="nothing to resume"):
         train(photos, tiny(), tmp_path / "run", resume=True)
+
+
+def test_a_refused_resume_changes_nothing(photos, finished):
+    path = finished.folder / "config.yaml"
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="epochs was 6 and would be 9"):
+        train(photos, tiny(epochs=9), finished.folder, resume=True)
+    assert path.read_bytes() == before
+    train(photos, tiny(epochs=6, checkpoint_minutes=1), finished.folder, resume=True)
+
+
+def test_resuming_with_photos_that_changed_is_refused(photos, tmp_path):
+    copy = tmp_path / "photos"
+    shutil.copytree(photos, copy)
+    train(copy, tiny(epochs=1), tmp_path / "run")
+    paint(copy / "train" / "red" / "3.png", COLOURS["blue"], 5)
+    with pytest.raises(UserError, match="other photos"):
+        train(copy, None, tmp_path / "run", resume=True)
+
+
+def test_two_trainings_in_one_folder_are_refused(photos, tmp_path):
+    folder = tmp_path / "run"
+    train(photos, tiny(epochs=1), folder)
+    code = "import sys; from pathlib import Path; from xception.training.lock import hold\n"
+    code += f"with hold(Path({str(folder)!r})): print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match="another process is training"):
+            train(photos, None, folder, resume=True)
+        other.kill()
+    train(photos, None, folder, resume=True)  # the lock went with its holder
+
+
+def test_a_run_within_the_photos_is_refused_before_it_is_made(photos):
+    with pytest.raises(UserError, match="within the photos"):
+        train(photos, tiny(), photos / "run")
+    assert not (photos / "run").exists()
+
+
+def test_damaged_features_are_made_again(photos, finished, tmp_path):
+    start = str(finished.folder / "model.safetensors")
+    folder = tmp_path / "run"
+    whole = train(photos, tiny(weights=start, freeze="backbone", epochs=1), folder)
+    (folder / "features" / "train.npy").write_bytes(b"cut")
+    again = train(photos, None, folder, resume=True)
+    assert again.metrics == whole.metrics
+    assert np.load(folder / "features" / "train.npy").shape[0] == 42
 
 
 def test_a_folder_that_cannot_be_made(photos, tmp_path):

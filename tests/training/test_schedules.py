@@ -24,6 +24,11 @@ def test_warm_up_is_linear_and_then_the_curve_begins_at_its_top():
     assert at(schedule, 6) == pytest.approx(0.5)
 
 
+def test_a_short_training_is_not_all_warm_up():
+    schedule = Schedule(name="constant", warmup_epochs=2)
+    assert [at(schedule, e, epochs=1) for e in (0, 0.25, 0.5, 1)] == [0, 0.5, 1, 1]
+
+
 def test_the_staircase_of_the_paper():  # x0.94 every 2 epochs
     schedule = Schedule(name="exponential", rate=0.94, every_epochs=2)
     values = [at(schedule, e, epochs=100) for e in (0, 1.99, 2, 3.5, 4, 99)]

@@ -5,6 +5,7 @@ refuses the set because of it, a *warning* if the result would suffer or its mea
 *note* otherwise.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 
@@ -35,6 +36,8 @@ class Audit(BaseModel):
     findings: tuple[Finding, ...]
     """The gravest first."""
 
+    digest: str = ""
+    """SHA-256 of the photos' own SHA-256 in their order: other contents, another digest."""
     refusal: str | None
     """Why training refuses the set, in a sentence or two, or None if it does not."""
 
@@ -75,5 +78,6 @@ def audit(
         counts=counts,
         unreadable=unreadable,
         findings=tuple(found),
+        digest=hashlib.sha256(b"".join(look.digest for look in looks)).hexdigest(),
         refusal=" ".join(f.message for f in found if f.severity == "error") or None,
     )

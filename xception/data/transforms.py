@@ -37,7 +37,7 @@ class Augment(BaseModel):
     """Share of the image's area in a random crop, (least, most); None keeps evaluation's crop."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Width over height of the random crop, (least, most)."""
-    pad_crop: int = Field(default=0, ge=0)
+    pad_crop: int = Field(default=0, ge=0, le=1024)
     """Shift by up to so many pixels in each direction, black coming in; 0 is off."""
     flip: bool = False
     """Mirror left to right, half of the time."""

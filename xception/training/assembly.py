@@ -24,12 +24,18 @@ from xception.training.randomness import seed_torch
 from xception.weights.card import Architecture, Card
 from xception.weights.model_file import load_weights, save_model
 
+# Settings that change nothing of the result, so that a resumed run may have others.
+FREE_SETTINGS = ("workers", "device", "checkpoint_minutes", "tensorboard")
+
 
 class Assembly:
     """A configuration brought together with photos."""
 
-    def __init__(self, photos: PhotoSet, config: TrainConfig, folder: Path, world: World):
+    def __init__(
+        self, photos: PhotoSet, digest: str, config: TrainConfig, folder: Path, world: World
+    ):
         self.photos, self.config, self.folder, self.world = photos, config, folder, world
+        self.digest = digest  # of the contents of the photos
         self.task: Task = "multilabel" if photos.multilabel else "classification"
         self.workers = loader_workers(config, world)
         seed_torch(config.seed)
@@ -104,10 +110,10 @@ class Assembly:
     def fingerprint(self) -> str:
         """A digest of all that must not change between a run and its continuation."""
         settings = self.config.model_dump(mode="json")
-        for free in ("workers", "device", "checkpoint_minutes", "tensorboard"):
+        for free in FREE_SETTINGS:
             settings.pop(free)
         photos = [(p.name, p.labels, p.split) for p in self.photos.photos]
-        text = json.dumps([settings, self.photos.classes, photos], sort_keys=True)
+        text = json.dumps([settings, self.photos.classes, photos, self.digest], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def card(self, metrics: dict[str, Any]) -> Card:

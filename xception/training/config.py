@@ -16,13 +16,14 @@ from xception.errors import UserError
 from xception.training.problems import closest, describe
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Decay = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Record(BaseModel):
     """A frozen record that knows all its keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Optimizer(Record):
@@ -33,7 +34,7 @@ class Optimizer(Record):
     weight_decay: Annotated[float, Field(ge=0)] = 0.05  # on weights; never on norms and biases
     momentum: Fraction = 0.9  # SGD, RMSprop
     nesterov: bool = False  # SGD
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)  # AdamW
+    betas: tuple[Decay, Decay] = (0.9, 0.999)  # AdamW
     decay: Fraction = 0.9  # RMSprop: of the squared gradients ("alpha")
     epsilon: Positive = 1e-8  # AdamW, RMSprop
 
@@ -73,7 +74,7 @@ class TrainConfig(Record):
     schedule: Schedule = Schedule()
     label_smoothing: Fraction = 0
     clip_norm: Positive | None = None  # of the gradient over all parameters
-    average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # of the weights; None: off
+    average_decay: Decay | None = None  # of the weights; None: off
     # the machine
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
@@ -98,9 +99,9 @@ def override(values: dict[str, Any], assignments: dict[str, Any]) -> dict[str, A
             )
         if rest:
             inner = result.get(head)
-            inner = inner.model_dump() if isinstance(inner, BaseModel) else dict(inner or {})
-            inner[rest] = value
-            result[head] = inner
+            if not (inner is None or isinstance(inner, dict)):
+                raise UserError(f"the setting {head!r} is a single value, without a part {rest!r}")
+            result[head] = {**(inner or {}), rest: value}
         else:
             result[head] = value
     return result
@@ -129,6 +130,8 @@ def read_config(path: Path) -> TrainConfig:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; only plain values, never objects."""
+    if not path.exists():
+        raise UserError(f"there is no {path}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -4,10 +4,10 @@ One process is the case of a world of one, in which none of these functions comm
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -74,7 +74,9 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
         return device if device.index is not None else torch.device("cuda", local_rank)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("no MPS device is to be had here; --device cpu works anywhere")
-    if device.type not in ("cpu", "mps"):
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type != "mps":
         raise UserError(f"the device {name!r} is not supported; one of auto, cpu, cuda, mps")
     return device
 
@@ -103,6 +105,26 @@ def share(world: World, value: T) -> T:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def lead(world: World, work: Callable[[], T]) -> T:
+    """What the leader's `work` gives, on every process.
+
+    Raises:
+        UserError: the work failed; the leader says why, the others end with status 2 in silence.
+    """
+    outcome: tuple[T | None, UserError | None] = (None, None)
+    if world.leads:
+        try:
+            outcome = work(), None
+        except UserError as error:
+            if world.size == 1:
+                raise
+            outcome = None, error
+    outcome = share(world, outcome)
+    if outcome[1] is not None:
+        raise outcome[1] if world.leads else SystemExit(2)
+    return cast(T, outcome[0])
 
 
 def largest(world: World, value: int) -> int:

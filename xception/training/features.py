@@ -92,8 +92,13 @@ _ARRAYS = ("train", "train_mirrored", "train_targets", "validation", "validation
 
 
 def _kept(folder: Path, key: str) -> bool:
-    stamp = folder / "key.json"
-    return stamp.is_file() and json.loads(stamp.read_text()) == key
+    """Whether the arrays are there, whole, and of this key; damaged ones are made again."""
+    try:
+        for name in _ARRAYS:
+            np.load(folder / f"{name}.npy", mmap_mode="r")
+        return json.loads((folder / "key.json").read_text()) == key
+    except (OSError, ValueError, EOFError):
+        return False
 
 
 def _compute(

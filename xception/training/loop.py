@@ -1,13 +1,11 @@
 """The training loop: a straight line from step to step, which can be left and entered anywhere."""
 
-import csv
-import io
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +14,11 @@ from torch.nn.parallel import DistributedDataParallel
 from xception.data.loader import LoaderError
 from xception.errors import UserError
 from xception.training import losses
-from xception.training.checkpoint import load_checkpoint, save_checkpoint
+from xception.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from xception.training.config import TrainConfig
 from xception.training.distributed import World, gather, largest, place, synchronize_batch_norms
 from xception.training.feeds import Feed
+from xception.training.history import to_csv
 from xception.training.interrupts import Interrupted, StopRequest
 from xception.training.optim import build_average, build_optimizer, set_learning_rate
 from xception.training.precision import autocast
@@ -158,7 +157,7 @@ class Trainer:
     def _step(self, inputs: Tensor, targets: Tensor) -> None:
         config, step = self.config, self.at.step
         seed_torch(config.seed, step, self.world.rank)
-        epoch = step / self.feed.steps_per_epoch
+        epoch = (step + 0.5) / self.feed.steps_per_epoch  # at its middle: never 0 at either end
         samples = self.feed.steps_per_epoch * config.batch_size
         share = factor(config.schedule, epoch, epochs=config.epochs, samples_per_epoch=samples)
         set_learning_rate(self.optimizer, config.optimizer.learning_rate * share)
@@ -200,18 +199,20 @@ class Trainer:
     def _look(self) -> None:
         """Fetch the sums from the device and refuse a loss that is not a number."""
         loss, right = self._sums.tolist()
-        finite = self._sums.isfinite().all()
-        if not finite:
-            epoch = self.at.step / self.feed.steps_per_epoch
-            saved = f"; {self.checkpoint} is from before" if self.checkpoint.exists() else ""
-            raise UserError(
-                f"the loss is no longer a number after step {self.at.step} (epoch {epoch:.2f}): "
-                f"try a lower learning rate than {self.config.optimizer.learning_rate:g}, "
-                f"or --set clip_norm=1{saved}"
-            )
+        if not self._sums.isfinite().all():
+            self._give_up("loss is")
         self.at.tally += Tally(loss, right, self._pending)
         self._sums.zero_()
         self._pending = 0
+
+    def _give_up(self, what: str) -> NoReturn:
+        epoch = self.at.step / self.feed.steps_per_epoch
+        saved = f"; {self.checkpoint} is from before" if self.checkpoint.exists() else ""
+        raise UserError(
+            f"the {what} no longer a number after step {self.at.step} (epoch {epoch:.2f}): "
+            f"try a lower learning rate than {self.config.optimizer.learning_rate:g}, "
+            f"or --set clip_norm=1{saved}"
+        )
 
     def _report(self, steps: int) -> None:
         tally = self.at.tally
@@ -237,6 +238,8 @@ class Trainer:
         at, config = self.at, self.config
         tally = sum(gather(self.world, at.tally), Tally())
         started = time.monotonic()
+        if not all(bool(p.isfinite().all()) for p in self.module.parameters()):
+            self._give_up("weights are")
         validation = self.validate(self.final)
         at.seconds += at.epoch_seconds + time.monotonic() - started
         self.module.train()
@@ -292,23 +295,17 @@ class Trainer:
             UserError: it is of a run over other photos or with another configuration.
         """
         state = load_checkpoint(self.checkpoint)
-        if state["fingerprint"] != self.fingerprint:
+        if state.get("fingerprint") != self.fingerprint:
             raise UserError(
-                f"{self.checkpoint} was trained on other photos or with another configuration: "
+                f"{self.checkpoint} was trained on other photos (or with another version): "
                 "give the same PHOTOS, or start anew with another --out"
             )
-        self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        tally = Tally(**state["position"].pop("tally"))
-        self.at = Position(**state["position"], tally=tally if self.world.leads else Tally())
-
-
-def to_csv(history: list[dict[str, Any]]) -> bytes:
-    """The history as a CSV file."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue().encode()
+        try:
+            self.module.load_state_dict(state["module"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            tally = Tally(**state["position"].pop("tally"))
+            self.at = Position(**state["position"], tally=tally if self.world.leads else Tally())
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise CheckpointError(f"{self.checkpoint} is incomplete: {error}") from error

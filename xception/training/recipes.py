@@ -9,6 +9,7 @@ from xception.errors import UserError
 from xception.training.config import TrainConfig, override, parse, read_yaml
 from xception.weights.card import read_card
 
+OWN_OPTIONS = {"num_classes", "in_channels", "dropout"}  # decided by the photos and settings
 FOLDER = Path(__file__).parent / "recipes"
 
 
@@ -45,9 +46,14 @@ def configure(
         name = recipe or ("finetune" if settings.get("weights") else "scratch")
         values = {"recipe": name, **read_yaml(_find(name))}
     weights = settings.get("weights") or values.get("weights")
-    if weights and config is None:
+    if isinstance(weights, str) and config is None:
+        if Path(weights).is_dir():  # a run folder
+            settings["weights"] = weights = str(Path(weights) / "model.safetensors")
         values = _network_of(Path(weights), values)
     chosen = parse(override(values, settings), str(config) if config else "the settings")
+    decided = OWN_OPTIONS & chosen.model_options.keys()
+    if decided:
+        raise UserError(f"model_options.{min(decided)} is decided by the photos and other settings")
     if chosen.freeze == "backbone" and chosen.weights is None:
         raise UserError("freezing the backbone wants a trained one: name it with --weights FILE")
     return chosen
@@ -64,8 +70,7 @@ def _find(name: str) -> Path:
 
 def _network_of(weights: Path, values: dict[str, Any]) -> dict[str, Any]:
     card = read_card(weights)
-    own = {"num_classes", "in_channels", "dropout"}  # decided by the photos and the recipe
-    options = {k: v for k, v in card.architecture.options.items() if k not in own}
+    options = {k: v for k, v in card.architecture.options.items() if k not in OWN_OPTIONS}
     return {
         **values,
         "model": card.architecture.name,

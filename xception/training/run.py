@@ -1,5 +1,6 @@
 """One training from photos to a run folder: the order of things, each done elsewhere."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from xception.errors import UserError
 from xception.evaluation.evaluate import Outcomes
 from xception.models.classifier import Classifier
 from xception.training.allocator import keep_freed_memory
-from xception.training.assembly import Assembly
+from xception.training.assembly import FREE_SETTINGS, Assembly
 from xception.training.board import Board
 from xception.training.config import TrainConfig, read_config, to_yaml
-from xception.training.distributed import join_world, place, share
+from xception.training.distributed import join_world, lead, place
 from xception.training.feeds import evaluate_photos
 from xception.training.interrupts import stop_on_signals
+from xception.training.lock import hold
 from xception.training.progress import Progress, Silent
 from xception.weights.atomic import write_whole
 from xception.weights.card import Card
@@ -61,50 +63,68 @@ def train(
         UserError: anything the photos, the settings or the machine make impossible.
         Interrupted: a signal came; the run can be resumed.
     """
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, ExitStack() as held:
         if config is None:
             config = read_config(folder / "config.yaml")
-        with join_world(config.device) as world:
-            progress = progress if progress is not None and world.leads else Silent()
-            if world.device.type == "cpu":
-                keep_freed_memory()
-            share(world, prepare_folder(folder, resume) if world.leads else None)
-            photos, findings = (
-                share(world, check_photos(photos_path, config, progress) if world.leads else None)
-                or _unreachable()
-            )
-            if world.leads:
+        world = held.enter_context(join_world(config.device))
+        told: Progress = progress if progress is not None and world.leads else Silent()
+        if world.device.type == "cpu":
+            keep_freed_memory()
+
+        def prepare() -> tuple[PhotoSet, Audit]:
+            prepare_folder(folder, config, photos_path, resume)
+            held.enter_context(hold(folder))
+            checked = check_photos(photos_path, config, told)
+            if not resume:
                 write_whole(
                     folder / "config.yaml", lambda file: file.write(to_yaml(config).encode())
                 )
-            if config.tensorboard and world.leads:
-                progress = Board(folder, progress)
-            assembly = Assembly(photos, config, folder, world)
-            trainer = assembly.trainer(progress)
-            if resume and (folder / "last.ckpt").exists():
-                trainer.resume()
-                progress.note(f"resumed after step {trainer.at.step}")
-            trainer.run(stop)
-            return judge(assembly, folder, findings, trainer.at.history)
+            return checked
+
+        photos, findings = lead(world, prepare)
+        if config.tensorboard and world.leads:
+            told = Board(folder, told)
+        assembly = Assembly(photos, findings.digest, config, folder, world)
+        trainer = assembly.trainer(told)
+        if resume and (folder / "last.ckpt").exists():
+            trainer.resume()
+            told.note(f"resumed after step {trainer.at.step}")
+        trainer.run(stop)
+        return judge(assembly, folder, findings, trainer.at.history)
 
 
-def _unreachable() -> Any:
-    raise RuntimeError("the leading process shared nothing")
+def prepare_folder(folder: Path, config: TrainConfig, photos: str | Path, resume: bool) -> None:
+    """Make the run folder, or refuse one in which something would be lost.
 
-
-def prepare_folder(folder: Path, resume: bool) -> None:
-    """Make the run folder, or refuse one in which something would be overwritten."""
+    Raises:
+        UserError: it holds something else, lies within the photos, or was run with other settings.
+    """
     started = (folder / "config.yaml").exists()
+    if Path(photos).is_dir() and folder.resolve().is_relative_to(Path(photos).resolve()):
+        raise UserError(f"{folder} lies within the photos: --out names a folder elsewhere")
     if resume and not started:
         raise UserError(f"nothing to resume: there is no run in {folder}")
     if started and not resume:
         raise UserError(f"{folder} already holds a run: --resume continues it, --out names another")
+    if resume:
+        refuse_changes(read_config(folder / "config.yaml"), config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be made: {error.strerror}") from None
     if not resume and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty: --out names another folder")
+
+
+def refuse_changes(before: TrainConfig, now: TrainConfig) -> None:
+    """UserError if a resumed run is given other settings than it was started with."""
+    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
+    for key in old:
+        if old[key] != new[key] and key not in FREE_SETTINGS:
+            raise UserError(
+                f"a resumed run keeps its settings, but {key} was {old[key]} and would be "
+                f"{new[key]}: leave that out, or start anew with another --out"
+            )
 
 
 def check_photos(

@@ -9,14 +9,15 @@ from xception.training.config import Schedule
 def factor(schedule: Schedule, epoch: float, *, epochs: int, samples_per_epoch: int) -> float:
     """The share of the learning rate in force after `epoch` (fractional) of `epochs` epochs.
 
-    A linear warm-up rises from 0 (exclusive) to 1; the cosine falls from its end to `final`
-    (Loshchilov & Hutter 2017); the exponential steps down by `rate` (a staircase, as in Chollet
-    2017 §4.2: ×0.94 every 2 epochs).
+    A linear warm-up, over half of the epochs at most, rises from 0 to 1; the cosine falls from its
+    end to `final` (Loshchilov & Hutter 2017); the exponential steps down by `rate` (a staircase, as
+    in Chollet 2017 §4.2: ×0.94 every 2 epochs).
     """
-    if epoch < schedule.warmup_epochs:
-        return epoch / schedule.warmup_epochs
+    warmup = min(schedule.warmup_epochs, epochs / 2)
+    if epoch < warmup:
+        return epoch / warmup
     if schedule.name == "cosine":
-        progress = (epoch - schedule.warmup_epochs) / max(epochs - schedule.warmup_epochs, 1e-9)
+        progress = (epoch - warmup) / max(epochs - warmup, 1e-9)
         cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
         return schedule.final + (1 - schedule.final) * cosine
     if schedule.name == "exponential":
