@@ -51,13 +51,15 @@ def test_explicit_padding_may_differ_on_all_sides():
     np.testing.assert_allclose(layer(x)[0].detach().numpy(), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("padding", ["same", 1, (0, 2, 1, 0)])
+@pytest.mark.parametrize(
+    ("padding", "added"), [("same", (0,) * 4), (1, (1,) * 4), ((0, 2, 1, 0), (0, 2, 1, 0))]
+)
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 5), (7, 6)])
 @pytest.mark.parametrize("stride", [2, 3])
-def test_a_strided_1x1_convolution_is_the_loop(height, width, stride, padding):
+def test_a_strided_1x1_convolution_is_the_loop(height, width, stride, padding, added):
     layer = Conv2d(2, 3, 1, stride=stride, padding=padding, bias=False).double()
     x = torch.randn(1, 2, height, width, dtype=torch.float64)
-    left, right, top, bottom = {"same": (0,) * 4, 1: (1,) * 4}.get(padding, padding)
+    left, right, top, bottom = added
     expected = convolve(
         x[0].numpy(), layer.weight.detach().numpy(), stride, 1, (top, left), (bottom, right)
     )
