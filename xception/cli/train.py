@@ -88,7 +88,7 @@ def command(
     epochs: int | None,
     batch_size: int | None,
     lr: float | None,
-    class_weights: Path | None,
+    class_weights: str | None,
     sampler: str | None,
     seed: int | None,
     workers: int | None,
