@@ -51,14 +51,15 @@ class Conv2d(nn.Conv2d):
         )
         # A strided 1x1 convolution sees every stride-th pixel only. Taking those first gives the
         # same, and torch 2.13 corrupts memory in the backward pass of the strided form (on a CPU,
-        # channels last, few channels).
+        # channels last, few channels). The mean over one pixel is that pixel, and quicker to
+        # take than a slice, backwards too.
         thin = self.kernel_size == (1, 1) and self.stride != (1, 1)
         both = (0, 0) if thin else (min(top, bottom), min(left, right))  # height, width
         rest = (left - both[1], right - both[1], top - both[0], bottom - both[0])
         if any(rest):
             input = F.pad(input, rest)
         if thin:
-            input = input[..., :: self.stride[0], :: self.stride[1]]
+            input = F.avg_pool2d(input, 1, self.stride)
         stride = (1, 1) if thin else self.stride
         return F.conv2d(input, self.weight, self.bias, stride, both, self.dilation, self.groups)
 
