@@ -84,8 +84,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     _open_streams()
     # GNU's OpenMP lets threads that wait spin all but endlessly. Where another process wants a core
-    # too, a step then takes up to forty times as long (measured: benchmarks/RESULTS.md); a bounded
-    # spin costs nothing measurable where none does. Read when torch is loaded, so set before.
+    # too, a step was seen to take forty times as long (benchmarks/RESULTS.md), and with a bounded
+    # spin far less. Read when torch is loaded, so set before.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
     sys.exit(run(sys.argv[1:]))
 
