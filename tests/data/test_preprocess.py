@@ -90,8 +90,9 @@ def test_one_channel_is_luminance():
 
 def test_pixels_can_be_written_to_and_shared_with_torch():
     pixels = Preprocess(size=4).pixels(gradient(4, 4))
-    torch.from_numpy(pixels)  # warns, which is an error here, if the array is read-only
-    pixels[0, 0] = 0
+    shared = torch.from_numpy(pixels)  # warns, which is an error here, if the array is read-only
+    pixels[0, 0] = 7
+    assert shared[0, 0].tolist() == [7, 7, 7]
 
 
 def test_normalize_by_hand():

@@ -46,6 +46,8 @@ def test_a_loaded_model_can_be_trained_on(path):
     loaded = load_model(str(path)).train()
     loaded(torch.randn(4, 3, 16, 16)).sum().backward()
     torch.optim.SGD(loaded.parameters(), lr=0.1).step()
+    pairs = zip(loaded.parameters(), model.parameters(), strict=True)
+    assert any(not torch.equal(trained, before) for trained, before in pairs)
 
 
 def test_the_file_is_one_that_other_programs_read(path):
