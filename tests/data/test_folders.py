@@ -357,6 +357,22 @@ def test_to_measure_less_is_needed_than_to_train(tmp_path: Path) -> None:
     assert (photos.photos[0].split, photos.split_made) == ("test", ())
 
 
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_a_lone_split_can_be_measured(tmp_path: Path, split: str) -> None:
+    write(tmp_path, f"{split}/a/1.jpg", f"{split}/b/2.jpg")
+    with pytest.raises(UserError, match="there is no train/"):
+        open_photos(tmp_path)
+    photos = open_photos(tmp_path, for_training=False)
+    assert photos.classes == ("a", "b")
+    assert {photo.split for photo in photos.photos} == {"test" if split == "test" else "validation"}
+    assert photos.split_made == ()
+
+
+def test_a_class_may_be_called_test(tmp_path: Path) -> None:
+    write(tmp_path, "test/1.jpg", "val/2.jpg")
+    assert open_photos(tmp_path, for_training=False).classes == ("test", "val")
+
+
 def test_pictures_of_ours_are_no_photos_to_predict(tmp_path: Path) -> None:
     write(tmp_path, "1.jpg", "1.gradcam.jpg", "deep/2.gradcam.jpg")
     assert list_images(tmp_path) == list_images(f"{tmp_path}/*.jpg") == [tmp_path / "1.jpg"]

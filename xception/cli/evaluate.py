@@ -50,14 +50,7 @@ WEIGHTS = TypeAdapter(dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False
     metavar="FILE",
     help="YAML or JSON, class: weight; for MAP@k of several labels.",
 )
-@click.option(
-    "--batch-size",
-    default=32,
-    show_default=True,
-    type=options.BATCH,
-    metavar="N",
-    help="Photos computed at once.",
-)
+@options.batch_size
 @click.option(
     "--workers",
     default=1,
@@ -119,9 +112,9 @@ def command(
         ),
         card.preprocess,
         device=predictor.device,
-        task=card.task,
+        task=card.image_task,
     )
-    metrics = found.measure(card.classes, card.task, weights=weights)
+    metrics = found.measure(card.classes, card.image_task, weights=weights)
     if report_to is not None:
         page = report_evaluation(
             report_to,

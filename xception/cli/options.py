@@ -53,3 +53,11 @@ quiet = click.option("--quiet", "-q", is_flag=True, help="No progress and no rem
 device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."
 )
+batch_size = click.option(
+    "--batch-size",
+    default=32,
+    show_default=True,
+    type=BATCH,
+    metavar="N",
+    help="Photos computed at once.",
+)

@@ -55,14 +55,7 @@ MAX_STEM = 200  # bytes of a photo's name in that of its picture; file systems t
     metavar="FOLDER",
     help="Write where the model looked (Grad-CAM).",
 )
-@click.option(
-    "--batch-size",
-    default=32,
-    show_default=True,
-    type=options.BATCH,
-    metavar="N",
-    help="Photos computed at once.",
-)
+@options.batch_size
 @options.device
 @options.quiet
 def command(

@@ -136,7 +136,7 @@ def _open_store(store: Store, for_training: bool) -> PhotoSet:
         )
     if tables:
         return _from_table(store, tables[0], for_training)
-    rows, empty = read_layout(store, names, folders, top)
+    rows, empty = read_layout(store, names, folders, top, for_training)
     return _photo_set(store, rows, names, empty, for_training)
 
 

@@ -31,11 +31,12 @@ def top_folder(names: Sequence[str], folders: Sequence[str]) -> str:
 
 
 def read_layout(
-    store: Store, names: Sequence[str], folders: Sequence[str], top: str
+    store: Store, names: Sequence[str], folders: Sequence[str], top: str, for_training: bool
 ) -> tuple[list[Row], set[str]]:
     """The photos below `top`, and the classes whose folder (in some split) holds none.
 
-    Files that are not in a class folder are left out.
+    Files that are not in a class folder are left out. Not `for_training`, a lone `test/` with class
+    folders is a split too.
 
     Raises `UserError` if there are no photos, none in a class folder, or class folders both with
     and without a split above them.
@@ -44,9 +45,9 @@ def read_layout(
     firsts = {parts[0] for parts in paths.values() if len(parts) > 1}
     if not firsts:
         raise UserError(_nothing_found(store, names, top))
-    with_splits = {split_named(first) for first in firsts} >= {"train"} and all(
-        split_named(first) for first in firsts
-    )
+    splits = {split_named(first) for first in firsts}
+    deep = all(len(parts) > 2 for parts in paths.values())
+    with_splits = None not in splits and ("train" in splits or (deep and not for_training))
     depth = 1 if with_splits else 0
     if not with_splits:
         _refuse_mixture(store, firsts, {parts[0] for parts in paths.values() if len(parts) > 2})
