@@ -116,7 +116,79 @@ def test_pooling_without_copies_equals_padding_with_minus_infinity(height, width
     )
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(2, 1), (0, 1), (3, 0)])
-def test_windows_that_cannot_be_pooled_are_refused(kernel, stride):
-    with pytest.raises(ValueError, match="kernel"):
-        MaxPool2d(kernel, stride)
+def pool(x, kernel, stride, dilation, before, count):
+    """Maximum over windows of one axis after the other as plain loops; outside is -infinity."""
+
+    def along_rows(x, before, count):
+        rows = np.full((count, x.shape[1]), -np.inf)
+        for i in range(count):
+            for u in range(kernel):
+                place = i * stride + u * dilation - before
+                if 0 <= place < len(x):
+                    rows[i] = np.maximum(rows[i], x[place])
+        return rows
+
+    return along_rows(along_rows(x, before[0], count[0]).T, before[1], count[1]).T
+
+
+@pytest.mark.parametrize("padding", ["same", 0, 1])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 2), (2, 2), (2, 3), (3, 1), (1, 4)])
+@pytest.mark.parametrize(("height", "width"), [(9, 12), (14, 11)])
+def test_dilated_pooling_is_the_loop(height, width, stride, dilation, padding):
+    x = np.random.default_rng(0).standard_normal((height, width))
+    reach = 2 * dilation + 1
+    if padding == "same":
+        count = [-(-size // stride) for size in x.shape]
+        total = [max((n - 1) * stride + reach - s, 0) for n, s in zip(count, x.shape, strict=True)]
+        before = [one // 2 for one in total]
+    else:
+        count = [(size + 2 * padding - reach) // stride + 1 for size in x.shape]
+        before = [padding, padding]
+    got = MaxPool2d(3, stride, dilation=dilation, padding=padding)(torch.from_numpy(x)[None, None])
+    np.testing.assert_array_equal(got[0, 0], pool(x, 3, stride, dilation, before, count))
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(3, 2, "same"), (3, 2, 1), (3, 2, 0), (2, 2, "same"), (3, 3, "same"), (5, 2, 2), (3, 1, 1)],
+)
+def test_plain_pooling_is_among_the_dense(kernel, stride, padding, dilation):
+    for height, width in ((1, 2), (3, 8), (9, 14), (15, 12), (16, 17)):
+        x = torch.randn(1, 2, height, width, generator=torch.Generator().manual_seed(height))
+        coarse = x[:, :, ::dilation, ::dilation]
+        if padding == 0 and min(coarse.shape[2:]) < kernel:
+            continue  # no window fits there
+        plain = MaxPool2d(kernel, stride, padding=padding)(coarse)
+        dense = MaxPool2d(kernel, stride, padding=padding, dilation=dilation, dense=True)(x)
+        assert dense.shape == x.shape
+        step = dilation * stride
+        dense = dense[:, :, ::step, ::step]
+        if padding == 0:  # the last windows of the dense run over the edge and have no twin
+            dense = dense[:, :, : plain.shape[2], : plain.shape[3]]
+        assert torch.equal(dense, plain), (height, width)
+
+
+def test_dense_pooling_learns():
+    x = torch.tensor([[1.0, 3.0, 2.0, 0.0]], requires_grad=True)
+    pooled = MaxPool2d(3, 2, dense=True)(x[None, None])  # an even size: windows begin at the pixel
+    assert pooled.flatten().tolist() == [3, 3, 2, 0]
+    pooled.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[0, 2, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "options", "message"),
+    [
+        (2, 1, {}, "even kernel"),
+        (0, 1, {}, "at least 1"),
+        (3, 0, {}, "at least 1"),
+        (3, 1, {"dilation": 0}, "at least 1"),
+        (3, 1, {"padding": 2}, "padding must be 'same' or 0 … 1, not 2"),
+        (3, 1, {"padding": -1}, "padding"),
+    ],
+)
+def test_windows_that_cannot_be_pooled_are_refused(kernel, stride, options, message):
+    with pytest.raises(ValueError, match=message):
+        MaxPool2d(kernel, stride, **options)
