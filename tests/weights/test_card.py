@@ -5,6 +5,7 @@ from model_files import card_of, join, small_model, split
 from pydantic import ValidationError
 
 from xception._version import __version__
+from xception.errors import UserError
 from xception.weights import card as card_module
 from xception.weights import model_file
 from xception.weights.card import ModelFileError, read_card
@@ -18,7 +19,11 @@ def path(tmp_path):
 
 def test_a_card_says_who_wrote_it():
     card = card_of(small_model())
-    assert (card.format, card.version, card.package_version) == ("xception", "1.0", __version__)
+    assert (card.format, card.version, card.package_version) == (
+        "xception",
+        card_module.VERSION,
+        __version__,
+    )
 
 
 def test_an_older_minor_version_loads_with_the_defaults_of_what_it_lacks(path, good, monkeypatch):
@@ -28,7 +33,7 @@ def test_an_older_minor_version_loads_with_the_defaults_of_what_it_lacks(path, g
     path.write_bytes(join(header, card, values))
     monkeypatch.setattr(card_module, "VERSION", "1.7")
     loaded = load_model(path).card
-    assert loaded.version == "1.0"
+    assert loaded.version == card["version"]
     assert (loaded.training, loaded.metrics, loaded.license) == ({}, {}, None)
 
 
@@ -44,13 +49,27 @@ def test_a_newer_minor_version_loads_without_what_is_not_known(path, good):
     assert loaded.card.classes == card_of(small_model()).classes
     assert loaded.card.version == "1.12"
     save_model(path, loaded, loaded.card)  # what is written is what this program knows
-    assert read_card(path).version == "1.0"
+    assert read_card(path).version == card_module.VERSION
 
 
 def test_the_same_unknown_field_in_our_own_version_is_an_error(path, unsound):
     path.write_bytes(unsound("card", "mood", "sunny"))
     with pytest.raises(ModelFileError, match="its card is wrong at 'mood'"):
         load_model(path)
+
+
+def test_a_card_of_version_1_0_loads(path, good):
+    header, card, values = split(good)
+    card["version"] = "1.0"
+    path.write_bytes(join(header, card, values))
+    assert load_model(path).card.version == "1.0"
+
+
+def test_only_a_card_about_whole_images_has_an_image_task():
+    card = card_of(small_model(), task="multilabel")
+    assert card.image_task == "multilabel"
+    with pytest.raises(UserError, match="this model segments images"):
+        card_of(small_model(), task="segmentation").image_task  # noqa: B018
 
 
 @pytest.mark.parametrize("version", ["2.0", "0.9"])

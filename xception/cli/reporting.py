@@ -139,7 +139,7 @@ def _write(
         created_by=f"xception {__version__}",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
-        task=card.task,
+        task=card.image_task,
         classes=photos.classes,
         split=split,
         metrics=metrics,

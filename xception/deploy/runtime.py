@@ -16,7 +16,7 @@ from xception.data.images import ImageError, read_file, to_rgb, upright
 from xception.errors import UserError
 from xception.evaluation.evaluate import probabilities
 from xception.weights.card import Card
-from xception.weights.model_file import load_model
+from xception.weights.model_file import load_classifier
 
 MODEL_FILE = "model.safetensors"
 
@@ -48,12 +48,12 @@ class Predictor:
         device: where to compute.
 
     Raises:
-        UserError: there is no model at `path`, or its file is not sound.
+        UserError: there is no model at `path`, its file is not sound, or it segments images.
     """
 
     def __init__(self, path: str | Path, *, device: torch.device | str = "cpu"):
         self.device = torch.device(device)
-        model = load_model(find_model(Path(path)))
+        model = load_classifier(find_model(Path(path)))
         self.model = model.to(self.device)
         self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.card: Card = model.card
@@ -97,7 +97,7 @@ class Predictor:
         with torch.inference_mode():
             logits = self.model(x.to(self.device))
         names = [f"photo {number} of the batch" for number in range(1, len(x) + 1)]
-        answers = probabilities(logits, self.card.task, names)
+        answers = probabilities(logits, self.card.image_task, names)
         return [Prediction(self.classes, row) for row in answers]
 
     def _tensor_or_error(self, path: str | Path) -> Tensor | ImageError:

@@ -2,33 +2,30 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from xception.errors import UserError
+from xception.models.network import JSON as JSON
+from xception.models.network import Network, initialize_classifier
+from xception.models.network import initialize as initialize
 
-JSON = Any
-"""A value that JSON can hold; its precise type is recursive and helps no one here."""
 
-
-class Classifier(nn.Module):
+class Classifier(Network):
     """Images to logits: `head(embed(x))`.
 
-    A model of the zoo builds its layers and its `head`, sets the attributes below, and gives its
-    named stages in `forward_features`.
+    A model of the zoo builds its layers and its `head`, sets the attributes below and those of
+    `Network`, and gives its named stages in `forward_features`.
     """
 
-    options: dict[str, JSON]  # the arguments that build this model again
-    MINIMUM_SIZE: int  # pixels of the shorter side of the smallest image that it takes
-    num_features: int  # length of the embedding
-    head: nn.Sequential  # embedding -> logits; its last layer is called `classifier`
-    card: Any = None  # what the model file said, where the model came from one
+    TASKS = ("classification", "multilabel")
+    LOW_LEVEL: ClassVar[str]
+    """The stage that a decoder takes its details from: of stride 4, the last before stride 8."""
 
-    def forward_features(self, x: Float[Tensor, "b c h w"]) -> dict[str, Float[Tensor, "b _ _ _"]]:
-        """The named stages, shallow to deep."""
-        raise NotImplementedError
+    num_features: int  # length of the embedding
+    stage_channels: dict[str, int]  # of the stages of `forward_features`, in their order
 
     def embed(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
         """The last stage, averaged over its places."""
@@ -54,14 +51,20 @@ class Classifier(nn.Module):
         self.head.add_module("classifier", fresh)
         self.options["num_classes"] = num_classes
 
-    def check_size(self, x: Float[Tensor, "b c h w"]) -> None:
-        """Raise UserError if the images are too small for the network."""
-        height, width = x.shape[2:]
-        if min(height, width) < self.MINIMUM_SIZE:
-            raise UserError(
-                f"images of {height}x{width} pixels are too small for this network: "
-                f"{self.MINIMUM_SIZE}x{self.MINIMUM_SIZE} is the least"
-            )
+
+def as_classifier(model: Network, what: str) -> Classifier:
+    """`model`, known to classify whole images.
+
+    Args:
+        model: any network.
+        what: how to call it in the message.
+
+    Raises:
+        UserError: it is not a classifier.
+    """
+    if not isinstance(model, Classifier):
+        raise UserError(f"{what} segments images ({type(model).__name__}); a classifier is needed")
+    return model
 
 
 def classifier_head(
@@ -76,24 +79,3 @@ def classifier_head(
     layers["dropout"] = nn.Dropout(dropout)
     layers["classifier"] = nn.Linear(num_features, num_classes)
     return nn.Sequential(layers)
-
-
-def initialize(model: Classifier) -> None:
-    """Fresh weights for a network of convolutions with batch normalisation.
-
-    He et al. 2015, arXiv:1502.01852, by fan-in: right for depthwise kernels too, whose fan-out
-    torch would count over all channels. Uniform, because normal random numbers on the meta device,
-    where model files are judged, make torch import its compiler (3 s).
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    initialize_classifier(model.classifier)
-
-
-def initialize_classifier(layer: nn.Linear) -> None:
-    """Small weights, so that a fresh network starts from nearly even odds."""
-    nn.init.uniform_(layer.weight, -0.02, 0.02)
-    nn.init.zeros_(layer.bias)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from xception.errors import UserError
-from xception.models.classifier import Classifier
+from xception.models.network import Network
 from xception.models.options import short
 from xception.models.xception import Xception
 
@@ -16,7 +16,7 @@ class Entry(NamedTuple):
     """What the zoo knows of one model."""
 
     name: str
-    build: Callable[..., Classifier]
+    build: Callable[..., Network]
     size: int  # pixels of the side of the image, where nothing else is asked for
     summary: str  # one line
     citation: str
@@ -40,7 +40,7 @@ def list_models() -> list[str]:
     return list(ZOO)
 
 
-def create_model(name: str, **options: Any) -> Classifier:
+def create_model(name: str, **options: Any) -> Network:
     """A fresh model of the zoo, in training mode.
 
     Args:

@@ -11,7 +11,7 @@ from torch import nn
 from xception._version import __version__
 from xception.data.folders import PhotoSet
 from xception.evaluation.evaluate import Outcomes, Task
-from xception.models.classifier import Classifier
+from xception.models.classifier import Classifier, as_classifier
 from xception.models.zoo import create_model
 from xception.training.config import TrainConfig
 from xception.training.distributed import World
@@ -39,7 +39,7 @@ class Assembly:
         self.task: Task = "multilabel" if photos.multilabel else "classification"
         self.workers = loader_workers(config, world)
         seed_torch(config.seed)
-        self.model = create_model(
+        network = create_model(
             config.model,
             **{
                 **config.model_options,
@@ -48,6 +48,7 @@ class Assembly:
                 "dropout": config.dropout,
             },
         )
+        self.model = as_classifier(network, config.model)
         if config.weights is not None:
             load_weights(self.model, config.weights, classes=photos.classes)
         if config.batch_norm_momentum is not None:

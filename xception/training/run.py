@@ -22,7 +22,7 @@ from xception.training.lock import hold
 from xception.training.progress import Progress, Silent
 from xception.weights.atomic import write_whole
 from xception.weights.card import Card
-from xception.weights.model_file import load_model
+from xception.weights.model_file import load_classifier
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def judge(
 ) -> Trained:
     """Measure the best network once on the test photos, or on validation if there are none."""
     photos, config, world = assembly.photos, assembly.config, assembly.world
-    model = place(load_model(folder / "model.safetensors"), world.device)
+    model = place(load_classifier(folder / "model.safetensors"), world.device)
     split: Split = "test" if photos.of("test") else "validation"
     outcomes = evaluate_photos(model, photos, split, config, world, assembly.workers)
     if outcomes is None:

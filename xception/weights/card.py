@@ -9,12 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 
 from xception._version import __version__
 from xception.data.preprocess import Preprocess
+from xception.errors import UserError
 from xception.weights.header import ModelFileError as ModelFileError
 from xception.weights.header import open_regular, parse_json, read_header
 
-VERSION = "1.0"
+VERSION = "1.1"
 """Of the card's format: the minor number grows with new fields (older programs ignore them, older
-files get their defaults), the major one when an older program would misunderstand a file."""
+files get their defaults), the major one when an older program would misunderstand a file.
+
+1.1: the task "segmentation", which an older program refuses by name.
+"""
 
 
 class Architecture(BaseModel):
@@ -39,8 +43,8 @@ class Card(BaseModel):
     """Of this format, as major.minor."""
     architecture: Architecture
     """Which network the weights belong to."""
-    task: Literal["classification", "multilabel"]
-    """One class per image (softmax), or any number (sigmoid)."""
+    task: Literal["classification", "multilabel", "segmentation"]
+    """One class per image (softmax), any number (sigmoid), or one class per pixel (softmax)."""
     classes: tuple[str, ...] = Field(min_length=1)
     """What the logits stand for, in their order."""
     preprocess: Preprocess
@@ -53,6 +57,13 @@ class Card(BaseModel):
     """SPDX identifier of the weights' licence, if one was given."""
     package_version: str = __version__
     """Of the program that wrote the file."""
+
+    @property
+    def image_task(self) -> Literal["classification", "multilabel"]:
+        """The task, known to be one about whole images; UserError if it is not."""
+        if self.task == "segmentation":
+            raise UserError("this model segments images; one that classifies them is needed")
+        return self.task
 
     @field_validator("classes")
     @classmethod

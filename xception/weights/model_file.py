@@ -12,7 +12,9 @@ import safetensors.torch
 import torch
 
 from xception.errors import UserError
-from xception.models.classifier import Classifier
+from xception.models.classifier import Classifier, as_classifier
+from xception.models.network import Network
+from xception.models.segmenter import Segmenter
 from xception.models.zoo import create_model
 from xception.weights.atomic import write_whole
 from xception.weights.card import VERSION, Card, parse_card
@@ -28,7 +30,7 @@ from xception.weights.header import (
 )
 
 
-def save_model(path: str | Path, model: Classifier, card: Card) -> None:
+def save_model(path: str | Path, model: Network, card: Card) -> None:
     """Write the weights and their card; the same weights and card give the same bytes.
 
     Raises:
@@ -56,7 +58,7 @@ def save_model(path: str | Path, model: Classifier, card: Card) -> None:
     write_whole(Path(path), lambda file: file.write(data))
 
 
-def load_model(path: str | Path) -> Classifier:
+def load_model(path: str | Path) -> Network:
     """The model of a file, float32, in evaluation mode; its `card` is the file's.
 
     Everything is judged on the header and on a network without memory ("meta") before any weight is
@@ -77,48 +79,72 @@ def load_model(path: str | Path) -> Classifier:
     return model.eval()
 
 
+def load_classifier(path: str | Path) -> Classifier:
+    """The model of a file that classifies whole images, as `load_model` gives it.
+
+    Raises:
+        ModelFileError: the file is not sound.
+        UserError: its network segments images.
+    """
+    return as_classifier(load_model(path), str(path))
+
+
+FREE_OPTIONS = ("num_classes", "dropout", "output_stride")
+"""Options that change no weight but the last layer's."""
+
+
 def load_weights(
-    model: Classifier, path: str | Path, *, classes: tuple[str, ...] | None = None
+    model: Network, path: str | Path, *, classes: tuple[str, ...] | None = None
 ) -> list[str]:
-    """Start `model` from a model file of the same architecture.
+    """Start `model` from a model file of the same architecture, or of its backbone's.
 
     The last layer is left as it is where its classes are not those of the file: another number of
-    them, or other names or another order if the `classes` of `model` are given.
+    them, or other names or another order if the `classes` of `model` are given. A segmentation
+    network whose backbone is started is left as it is in all that comes behind.
 
     Returns:
-        The names of the weights that were left as they were.
+        The names of the weights of `model` that were left as they were.
 
     Raises:
         ModelFileError: the file is not sound.
         UserError: the file holds another architecture.
     """
     source = load_model(path)
-    free = ("num_classes", "dropout")  # options that change no weight but the last layer's
-    here = {key: value for key, value in model.options.items() if key not in free}
-    there = {key: value for key, value in source.options.items() if key not in free}
+    if isinstance(model, Segmenter) and isinstance(source, Classifier):
+        _check_same(model.backbone, source, path)
+        weights = {f"backbone.{name}": value for name, value in source.state_dict().items()}
+        weights = {name: weights[name] for name in weights.keys() & model.state_dict().keys()}
+    else:
+        _check_same(model, source, path)
+        weights = source.state_dict()
+        same_classes = source.options["num_classes"] == model.options["num_classes"]
+        if classes is not None and classes != source.card.classes:
+            same_classes = False
+        if not same_classes:
+            last = model.LAST_LAYER + "."
+            weights = {name: weights[name] for name in weights if not name.startswith(last)}
+    model.load_state_dict(weights, strict=False)
+    return [name for name in model.state_dict() if name not in weights]
+
+
+def _check_same(model: Network, source: Network, path: str | Path) -> None:
+    """UserError unless the weights of `source` are of the same network as those of `model`."""
+    here = {key: value for key, value in model.options.items() if key not in FREE_OPTIONS}
+    there = {key: value for key, value in source.options.items() if key not in FREE_OPTIONS}
     if type(model) is not type(source) or here != there:
         differ = [key for key in here | there if here.get(key) != there.get(key)]
         raise UserError(
             f"{path} holds a {_describe(source, differ)}, "
             f"which cannot start a {_describe(model, differ)}"
         )
-    same_classes = source.options["num_classes"] == model.options["num_classes"]
-    if classes is not None and classes != source.card.classes:
-        same_classes = False
-    weights = source.state_dict()
-    kept = [name for name in weights if name.startswith("head.classifier.") and not same_classes]
-    for name in kept:
-        del weights[name]
-    model.load_state_dict(weights, strict=False)
-    return kept
 
 
-def _describe(model: Classifier, options: list[str]) -> str:
+def _describe(model: Network, options: list[str]) -> str:
     chosen = ", ".join(f"{key} {model.options.get(key)}" for key in options)
     return f"{type(model).__name__}({chosen})"
 
 
-def _build_empty(card: Card, path: Path) -> Classifier:
+def _build_empty(card: Card, path: Path) -> Network:
     """The network of the card on the meta device: shapes without memory."""
     try:
         with torch.device("meta"):
@@ -129,8 +155,10 @@ def _build_empty(card: Card, path: Path) -> Classifier:
     return model
 
 
-def _check_agreement(card: Card, model: Classifier) -> None:
-    """ValueError unless classes and channels of the card are those of the model."""
+def _check_agreement(card: Card, model: Network) -> None:
+    """ValueError unless task, classes and channels of the card are those of the model."""
+    if card.task not in model.TASKS:
+        raise ValueError(f"task {card.task}, but the network does {' or '.join(model.TASKS)}")
     if len(card.classes) != model.options["num_classes"]:
         raise ValueError(f"{len(card.classes)} classes, but {model.options['num_classes']} logits")
     if card.preprocess.channels != model.options["in_channels"]:
@@ -140,7 +168,7 @@ def _check_agreement(card: Card, model: Classifier) -> None:
         )
 
 
-def _check_tensors(header: Header, model: Classifier, path: Path) -> None:
+def _check_tensors(header: Header, model: Network, path: Path) -> None:
     """Names, shapes and kinds of the file must be those of the model, no more and no fewer."""
     expected = {
         name: (tuple(value.shape), value.is_floating_point())
