@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from xception.errors import UserError
+from xception.models.mobilenet_v1 import MobileNetV1
 from xception.models.network import Network
 from xception.models.options import short
 from xception.models.xception import Xception
@@ -30,6 +31,14 @@ _ENTRIES = (
         "36 layers of depthwise separable convolutions with residual connections",
         'Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017, '
         "arXiv:1610.02357",
+    ),
+    Entry(
+        "mobilenet_v1",
+        MobileNetV1,
+        224,
+        "one convolution and 13 separable ones, of any width; small and quick",
+        'Howard et al., "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision '
+        'Applications", 2017, arXiv:1704.04861',
     ),
 )
 ZOO: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
