@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from xception.layers import SeparableConv2d
-from xception.layers.separable import separable_conv2d_reference
+from xception.layers.separable import segment_sizes, separable_conv2d_reference
 
 PADDINGS = st.sampled_from(["same", "valid", 0, 1, 2, (0, 1, 0, 1), (2, 0, 1, 3)])
 ACTIVATIONS = {
@@ -19,7 +19,7 @@ ACTIVATIONS = {
 
 @st.composite
 def cases(draw, most_pixels=14):
-    """Options of a layer and an image on which at least one window fits."""
+    """Options and channels of a layer, the shape of an image on which a window fits, and a seed."""
     options = {
         "kernel_size": draw(st.integers(1, 4)),
         "stride": draw(st.integers(1, 3)),
@@ -30,8 +30,10 @@ def cases(draw, most_pixels=14):
         "activation": draw(st.sampled_from(list(ACTIVATIONS))),
         "bias": draw(st.booleans()),
     }
-    inside = draw(st.integers(1, 3))
-    outside = draw(st.integers(1, 3))
+    inside = draw(st.integers(1, 5))
+    outside = draw(st.integers(1, 5))
+    mixed = inside if options["order"] == "depthwise_first" else outside
+    options["segments"] = draw(st.sampled_from([None, *range(1, mixed + 1)]))
     if options["order"] == "pointwise_first":
         outside *= options["depth_multiplier"]
     height, width = draw(st.integers(1, most_pixels)), draw(st.integers(1, most_pixels))
@@ -43,24 +45,32 @@ def cases(draw, most_pixels=14):
         reach = (options["kernel_size"] - 1) * options["dilation"] + 1
         assume(height + top + bottom >= reach)
         assume(width + left + right >= reach)
-    torch.manual_seed(draw(st.integers(0, 2**20)))
-    layer = SeparableConv2d(inside, outside, **options).double()
-    x = torch.randn(draw(st.integers(1, 2)), inside, height, width, dtype=torch.float64)
-    return layer, options, x
+    seed = draw(st.integers(0, 2**20))
+    return options, (inside, outside), (draw(st.integers(1, 2)), inside, height, width), seed
+
+
+def build(case):
+    """The layer and its image; not within the strategy, where checked types may draw no numbers."""
+    options, channels, shape, seed = case
+    torch.manual_seed(seed)
+    layer = SeparableConv2d(*channels, **options).double()
+    return layer, dict(options), torch.randn(shape, dtype=torch.float64)
 
 
 def meaning(layer, options, x, depthwise=None, pointwise=None):
-    second = layer.pointwise if options["order"] == "depthwise_first" else layer.depthwise
+    parts = [part for part in (layer.depthwise, layer.smaller) if part is not None]
+    second = [layer.pointwise] if options["order"] == "depthwise_first" else parts
     return separable_conv2d_reference(
         x,
         array(layer.depthwise.weight) if depthwise is None else depthwise,
         array(layer.pointwise.weight) if pointwise is None else pointwise,
+        smaller=None if layer.smaller is None else array(layer.smaller.weight),
         stride=options["stride"],
         dilation=options["dilation"],
         padding=options["padding"],
         order=options["order"],
         between=ACTIVATIONS[options["activation"]],
-        bias=array(second.bias) if options["bias"] else None,
+        bias=np.concatenate([array(one.bias) for one in second]) if options["bias"] else None,
     )
 
 
@@ -71,14 +81,14 @@ def array(tensor):
 @given(cases())
 @settings(deadline=None, max_examples=150, derandomize=True)
 def test_forward_is_the_loop(case):
-    layer, options, x = case
+    layer, options, x = build(case)
     np.testing.assert_allclose(array(layer(x)), meaning(layer, options, array(x)), atol=1e-12)
 
 
 @given(cases(most_pixels=6))
 @settings(deadline=None, max_examples=40, derandomize=True)
 def test_gradients_are_the_differences_of_the_loop(case):
-    layer, options, x = case
+    layer, options, x = build(case)
     options["activation"] = "none"  # linear in each argument: a difference of any step is exact
     layer.activation = nn.Identity()
     x.requires_grad_()
@@ -102,7 +112,7 @@ def test_gradients_are_the_differences_of_the_loop(case):
 @given(cases(most_pixels=5))
 @settings(deadline=None, max_examples=15, derandomize=True)
 def test_gradients_with_an_activation_are_numerical_differences(case):
-    layer, _, x = case
+    layer, _, x = build(case)
     arguments = (x.requires_grad_(), layer.depthwise.weight, layer.pointwise.weight)
     # A ReLU has no derivative at 0, where padding puts pointwise-first values: move away from it.
     layer.activation = nn.Softplus() if isinstance(layer.activation, nn.ReLU) else layer.activation
@@ -205,9 +215,71 @@ def test_bias_belongs_to_the_second_convolution():
     assert turned.pointwise.bias is None
 
 
+def parameters(layer):
+    return sum(p.numel() for p in layer.parameters())
+
+
 def test_parameters_follow_the_formula():
     layer = SeparableConv2d(5, 7, 3, depth_multiplier=2)
-    assert sum(p.numel() for p in layer.parameters()) == 5 * 2 * 9 + 5 * 2 * 7
+    assert parameters(layer) == 5 * 2 * 9 + 5 * 2 * 7
+
+
+@pytest.mark.parametrize(
+    ("segments", "weights"),
+    [(1, 6 * 6), (2, 3 * 3 * 2), (3, 2 * 2 * 3), (4, 2 * 2 * 2 + 2), (5, 2 * 2 + 4), (6, 6)],
+)
+def test_parameters_between_the_ends_of_the_spectrum(segments, weights):
+    for multiplier in (1, 2):
+        layer = SeparableConv2d(6, 7, 3, depth_multiplier=multiplier, segments=segments)
+        assert parameters(layer) == 9 * weights * multiplier + 6 * multiplier * 7
+        turned = SeparableConv2d(
+            7,
+            6 * multiplier,
+            3,
+            depth_multiplier=multiplier,
+            segments=segments,
+            order="pointwise_first",
+        )
+        assert parameters(turned) == 9 * weights * multiplier + 7 * 6
+
+
+@pytest.mark.parametrize(
+    ("channels", "segments", "sizes"),
+    [(8, 1, [8]), (8, 3, [3, 3, 2]), (8, 4, [2] * 4), (8, 5, [2, 2, 2, 1, 1]), (3, 3, [1] * 3)],
+)
+def test_segments_share_the_channels_out(channels, segments, sizes):
+    assert segment_sizes(channels, segments) == sizes
+
+
+def test_one_segment_is_a_regular_convolution_and_a_1x1():
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 7, 8, dtype=torch.float64)
+    for order, mixed, outside in (("depthwise_first", 6, 4), ("pointwise_first", 4, 4)):
+        layer = SeparableConv2d(6, outside, 3, segments=1, order=order).double()
+        kernels = layer.depthwise.weight
+        assert kernels.shape == (mixed, mixed, 3, 3)
+        if order == "depthwise_first":
+            mixing = layer.pointwise.weight[:, :, 0, 0]
+            whole = torch.einsum("om,mikl->oikl", mixing, kernels)
+        else:
+            whole = torch.einsum("omkl,mi->oikl", kernels, layer.pointwise.weight[:, :, 0, 0])
+        expected = nn.functional.conv2d(x, whole, padding=1)
+        torch.testing.assert_close(layer(x), expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("segments", [1, 2, 3, 4])
+def test_a_segment_sees_its_own_channels_only(segments):
+    torch.manual_seed(0)
+    layer = SeparableConv2d(5, 5, 3, segments=segments).double()
+    with torch.no_grad():
+        layer.pointwise.weight.copy_(torch.eye(5)[:, :, None, None])
+    x = torch.randn(1, 5, 4, 4, dtype=torch.float64, requires_grad=True)
+    sizes = segment_sizes(5, segments)
+    owner = [i for i, size in enumerate(sizes) for _ in range(size)]
+    for channel in range(5):
+        (gradient,) = torch.autograd.grad(layer(x)[0, channel].sum(), x)
+        seen = gradient[0].abs().sum((1, 2)) > 0
+        assert seen.tolist() == [one == owner[channel] for one in owner]
 
 
 @pytest.mark.parametrize(
@@ -219,6 +291,9 @@ def test_parameters_follow_the_formula():
         ({"order": "both"}, "depthwise_first or pointwise_first"),
         ({"activation": "gelu"}, "relu"),
         ({"order": "pointwise_first", "depth_multiplier": 3}, "multiple"),
+        ({"segments": 0}, "segments of 2 channels must be 1 to 2, not 0"),
+        ({"segments": 3}, "segments of 2 channels must be 1 to 2, not 3"),
+        ({"segments": 5, "order": "pointwise_first"}, "segments of 4 channels"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_types")

@@ -2,13 +2,19 @@
 
 Chollet 2017, arXiv:1610.02357, §1 and §2. It is the only one in the code base; `SeparableConv2d` is
 how it is computed, `separable_conv2d_reference` is what it means.
+
+Between it and a regular convolution lies a discrete spectrum (§1.2): the channels are split into
+segments, and a k×k filter sees all channels of its segment. One segment is a regular convolution, a
+segment per channel the separable one.
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -32,6 +38,9 @@ class SeparableConv2d(nn.Module):
         dilation: distance between two taps of the depthwise window, in pixels.
         padding: TensorFlow's "same" or "valid", or explicit pixels (see `layers.padding`).
         depth_multiplier: depthwise kernels per channel that the depthwise convolution sees.
+        segments: groups of channels that the depthwise convolution keeps apart, from 1 to all of
+            them. None is one per channel: depthwise. Where the channels cannot be shared out
+            evenly, the first segments have one more than the last (`segment_sizes`).
         order: "depthwise_first" as in TensorFlow, "pointwise_first" as in Inception. The latter
             mixes down to `out_channels / depth_multiplier` channels, which must be whole.
         activation: what stands between the two (§4.7): None or "none", "relu", "elu", any module.
@@ -40,8 +49,14 @@ class SeparableConv2d(nn.Module):
         bias: whether the second convolution has one, as in Keras; the first never does.
 
     Raises:
-        ValueError: a size below 1, an unknown word, or channels that cannot be divided.
+        ValueError: a size below 1, an unknown word, channels that cannot be divided by the depth
+            multiplier, or more segments than channels.
     """
+
+    depthwise: Conv2d
+    """The filters within the segments; of one channel each, unless `segments` says otherwise."""
+    smaller: Conv2d | None
+    """The filters of the last segments, where those have one channel less than the first."""
 
     def __init__(
         self,
@@ -53,6 +68,7 @@ class SeparableConv2d(nn.Module):
         dilation: int = 1,
         padding: Padding = "same",
         depth_multiplier: int = 1,
+        segments: int | None = None,
         order: Order = "depthwise_first",
         activation: str | nn.Module | None = None,
         norm_between: Callable[[int], nn.Module] | None = None,
@@ -76,16 +92,20 @@ class SeparableConv2d(nn.Module):
                     f"pointwise first needs out_channels ({out_channels}) to be a multiple of "
                     f"depth_multiplier ({depth_multiplier})"
                 )
-        self.depthwise = Conv2d(
-            mixed,
-            mixed * depth_multiplier,
-            kernel_size,
+        filters = partial(
+            _filters,
+            multiplier=depth_multiplier,
+            kernel_size=kernel_size,
             stride=stride,
             dilation=dilation,
-            groups=mixed,
             padding=padding,
             bias=bias and not self.depthwise_first,
         )
+        parts = segment_sizes(mixed, mixed if segments is None else segments)
+        self.segments = len(parts)
+        first = parts.count(parts[0])
+        self.depthwise = filters(parts[0], first)
+        self.smaller = filters(parts[-1], len(parts) - first) if first < len(parts) else None
         self.pointwise = nn.Conv2d(
             between if self.depthwise_first else in_channels,
             out_channels if self.depthwise_first else between,
@@ -99,10 +119,54 @@ class SeparableConv2d(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f i j"]:
         """Filter each channel, mix the channels, or the other way round."""
         if self.depthwise_first:
-            first, second = self.depthwise, self.pointwise
+            first, second = self._filter, self.pointwise
         else:
-            first, second = self.pointwise, self.depthwise
+            first, second = self.pointwise, self._filter
         return self.norm_after(second(self.activation(self.norm_between(first(x)))))
+
+    def _filter(self, x: Tensor) -> Tensor:
+        """The depthwise convolution, in two parts where the segments differ in size."""
+        if self.smaller is None:
+            return self.depthwise(x)
+        split = [self.depthwise.in_channels, self.smaller.in_channels]
+        first, last = x.split(split, dim=1)
+        return torch.cat((self.depthwise(first), self.smaller(last)), dim=1)
+
+
+def segment_sizes(channels: int, segments: int) -> list[int]:
+    """Channels of each segment: those of any two differ by one at most, larger ones come first.
+
+    Raises:
+        ValueError: there are fewer channels than segments, or no segments.
+    """
+    if not 1 <= segments <= channels:
+        raise ValueError(f"segments of {channels} channels must be 1 to {channels}, not {segments}")
+    least, larger = divmod(channels, segments)
+    return [least + 1] * larger + [least] * (segments - larger)
+
+
+def _filters(
+    size: int,
+    segments: int,
+    *,
+    multiplier: int,
+    kernel_size: int,
+    stride: int,
+    dilation: int,
+    padding: Padding,
+    bias: bool,
+) -> Conv2d:
+    """The filters of `segments` segments of `size` channels each."""
+    return Conv2d(
+        size * segments,
+        size * segments * multiplier,
+        kernel_size,
+        stride=stride,
+        dilation=dilation,
+        groups=segments,
+        padding=padding,
+        bias=bias,
+    )
 
 
 def activation_module(activation: str | nn.Module | None) -> nn.Module:
@@ -124,9 +188,10 @@ def activation_module(activation: str | nn.Module | None) -> nn.Module:
 
 def separable_conv2d_reference(
     x: Float[np.ndarray, "b c h w"],
-    depthwise: Float[np.ndarray, "d 1 k k"],
+    depthwise: Float[np.ndarray, "d n k k"],
     pointwise: Float[np.ndarray, "f p 1 1"],
     *,
+    smaller: Float[np.ndarray, "e m k k"] | None = None,
     stride: int = 1,
     dilation: int = 1,
     padding: Padding = "same",
@@ -138,19 +203,24 @@ def separable_conv2d_reference(
 
     The kernels have the shapes of the module's; `between` is the activation; `bias` is added last.
     """
+    kernels = [*depthwise, *([] if smaller is None else smaller)]
     if order == "depthwise_first":
-        out = _mix(between(_filter(x, depthwise, stride, dilation, padding)), pointwise)
+        out = _mix(between(_filter(x, kernels, stride, dilation, padding)), pointwise)
     else:
-        out = _filter(between(_mix(x, pointwise)), depthwise, stride, dilation, padding)
+        out = _filter(between(_mix(x, pointwise)), kernels, stride, dilation, padding)
     return out if bias is None else out + bias[:, None, None]
 
 
 def _filter(
-    x: np.ndarray, kernels: np.ndarray, stride: int, dilation: int, padding: Padding
+    x: np.ndarray, kernels: list[np.ndarray], stride: int, dilation: int, padding: Padding
 ) -> np.ndarray:
-    """One window product per kernel and place; kernel d belongs to channel d // multiplier."""
+    """One window product per kernel and place.
+
+    A kernel has as many slices as its segment has channels, and the kernels of a segment follow one
+    another: as many as it has channels, times the depth multiplier.
+    """
     batch, channels, height, width = x.shape
-    kernel = kernels.shape[-1]
+    kernel = kernels[0].shape[-1]
     left, right, top, bottom = edges(height, width, padding, kernel, stride, dilation)
     x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
     multiplier = len(kernels) // channels
@@ -158,11 +228,17 @@ def _filter(
     rows = (x.shape[2] - reach) // stride + 1
     columns = (x.shape[3] - reach) // stride + 1
     out = np.zeros((batch, len(kernels), rows, columns), x.dtype)
-    for d, i, j in product(range(len(kernels)), range(rows), range(columns)):
-        down = slice(i * stride, i * stride + reach, dilation)
-        along = slice(j * stride, j * stride + reach, dilation)
-        window = x[:, d // multiplier, down, along]
-        out[:, d, i, j] = (window * kernels[d, 0]).sum(axis=(1, 2))
+    first = done = 0  # the first channel of the segment; filters of this segment so far
+    for d, weights in enumerate(kernels):
+        size = len(weights)
+        for i, j in product(range(rows), range(columns)):
+            down = slice(i * stride, i * stride + reach, dilation)
+            along = slice(j * stride, j * stride + reach, dilation)
+            window = x[:, first : first + size, down, along]
+            out[:, d, i, j] = (window * weights).sum(axis=(1, 2, 3))
+        done += 1
+        if done == size * multiplier:
+            first, done = first + size, 0
     return out
 
 
