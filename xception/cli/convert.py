@@ -1,0 +1,206 @@
+"""`xception convert`: weights of other libraries to model files and back, and where two part."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xception.cli import options
+from xception.cli.output import counted, print_json, print_table, say, show
+from xception.deploy.runtime import MODEL_FILE
+from xception.errors import UserError
+from xception.models.network import Network
+from xception.weights.compare import TOLERANCE, Comparison, compare
+from xception.weights.convert import NO_CLASSIFIER, Converted, is_ours, load_any, read_foreign
+from xception.weights.foreign_files import OURS, choose_source, write_foreign
+from xception.weights.model_file import load_model, save_model
+from xception.weights.names.sources import SOURCES
+
+LAYOUTS = [OURS, *dict.fromkeys(source.layout for source in SOURCES)]
+
+
+@click.command("convert")
+@click.argument("file", type=options.FilePath())
+@click.option(
+    "--to",
+    "out",
+    type=options.FilePath(),
+    metavar="OUT",
+    help="The file to write; its ending says what: .safetensors, .weights.h5, .pth.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    help="Whose names OUT has, where the ending leaves a choice.",
+)
+@click.option(
+    "--classes",
+    type=options.FilePath(),
+    metavar="FILE",
+    help="A text file, one class a line; without it classes are numbers.",
+)
+@click.option(
+    "--drop-background",
+    is_flag=True,
+    help="Drop the first logit, which is no class in 1001-class networks of TensorFlow.",
+)
+@click.option("--license", metavar="SPDX", help="The weights' licence, for the card.")
+@click.option(
+    "--compare",
+    "other",
+    type=options.FilePath(),
+    metavar="OTHER",
+    help="Name the first layer where FILE and this file part.",
+)
+@click.option("--size", type=options.SIDE, metavar="PIXELS", help="Of the image to compare on.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+@options.as_json
+@options.quiet
+def command(
+    file: Path,
+    out: Path | None,
+    layout: str | None,
+    classes: Path | None,
+    drop_background: bool,
+    license: str | None,
+    other: Path | None,
+    size: int | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Weights of Keras, TensorFlow and PyTorch to model files and back, number for number.
+
+    FILE is a .h5, .weights.h5 or .keras of Keras, a TensorFlow checkpoint (a folder, a prefix or a
+    .tar.gz), a .pth or .safetensors of timm, torchvision or Cadene, or a model file or run of ours.
+    Without --to and --compare it only says what FILE is.
+
+    \b
+    Examples:
+      xception convert xception_weights.h5 --to model.safetensors
+      xception convert runs/shirts-1 --to shirts.weights.h5
+      xception convert model.safetensors --to port.pth --layout timm
+      xception convert model.safetensors --compare xception_weights.h5
+    """
+    if out is not None and out.exists() and not overwrite:
+        raise UserError(f"--to {out}: it exists; --overwrite replaces it")
+    names = None if classes is None else read_classes(classes)
+    model, converted = read(file, names, drop_background, license)
+    answer = describe(file, model, converted)
+    if out is not None:
+        source = choose_source(out, model.card.architecture.name, layout)
+        if source is None:
+            save_model(out, model, model.card)
+        else:
+            write_foreign(out, model, source)
+        answer["out"] = str(out)
+        answer["layout"] = OURS if source is None else source.layout
+    comparison = None
+    if other is not None:
+        found = load_any(located(other))
+        comparison = compare(model, found, size=size or model.card.preprocess.size)
+        answer["comparison"] = tell(comparison)
+    if as_json:
+        print_json(answer)
+        return
+    remark(answer, quiet)
+    if comparison is not None:
+        print_comparison(comparison, file, other)
+
+
+def read(
+    file: Path, classes: list[str] | None, drop_background: bool, license: str | None
+) -> tuple[Network, Converted | None]:
+    """The model of a file, and how it was converted if it is not one of ours."""
+    file = located(file)
+    if not is_ours(file):
+        converted = read_foreign(
+            file, classes=classes, background=not drop_background, license=license
+        )
+        return converted.model, converted
+    if classes is not None or drop_background or license is not None:
+        raise UserError(
+            f"{file} is a model file of ours, whose card says its classes and licence: "
+            "--classes, --drop-background and --license are for other libraries' files"
+        )
+    return load_model(file), None
+
+
+def located(file: Path) -> Path:
+    """The model file of a run folder; any other path as it is."""
+    return file / MODEL_FILE if (file / MODEL_FILE).is_file() else file
+
+
+def read_classes(file: Path) -> list[str]:
+    """The lines of a text file."""
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--classes {file}: {getattr(error, 'strerror', None) or error}") from error
+    names = [line.strip() for line in lines if line.strip()]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"--classes {file}: {twice!r:.60} stands there twice")
+    return names
+
+
+def describe(file: Path, model: Network, converted: Converted | None) -> dict[str, Any]:
+    """What a program may want to know of the file."""
+    return {
+        "file": str(file),
+        "source": OURS if converted is None else converted.source.title,
+        "model": model.card.architecture.name,
+        "options": model.options,
+        "classifier": model.card.classes != NO_CLASSIFIER,
+        "tensors": len(model.state_dict()),
+        "left_out": [] if converted is None else list(converted.left_out),
+    }
+
+
+def tell(comparison: Comparison) -> dict[str, Any]:
+    """The same of a comparison."""
+    first = comparison.first
+    return {
+        "equal": first is None,
+        "first": None if first is None else first.name,
+        "same_weights": None if first is None else first.same_weights,
+        "tolerance": TOLERANCE,
+        "options": {key: list(pair) for key, pair in comparison.options.items()},
+        "stages": {name: finite(value) for name, value in comparison.stages().items()},
+    }
+
+
+def finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return None if value == float("inf") else value
+
+
+def remark(answer: dict[str, Any], quiet: bool) -> None:
+    """What a person wants to know of the file."""
+    chosen = ", ".join(f"{key} {value}" for key, value in answer["options"].items())
+    show(f"{answer['file']}: {answer['source']}, here {answer['model']} ({chosen})")
+    if answer["left_out"]:
+        some = ", ".join(answer["left_out"][:3])
+        number = counted(len(answer["left_out"]), "tensor")
+        say(f"left out, as no weights: {number} ({some}, …)", quiet=quiet)
+    if not answer["classifier"]:
+        say("it has no classifier: the last layer gives zeros until it is trained", quiet=quiet)
+    if "out" in answer:
+        show(f"written: {answer['out']}")
+
+
+def print_comparison(comparison: Comparison, file: Path, other: Path | None) -> None:
+    """Stages, and the first layer that differs."""
+    print_table(
+        ["part", "largest difference"],
+        [[name, f"{value:.2e}"] for name, value in comparison.stages().items()],
+        right=["largest difference"],
+    )
+    for option, (here, there) in comparison.options.items():
+        show(f"{option}: {here} in {file}, {there} in {other}")
+    first = comparison.first
+    if first is None:
+        show(f"they agree within {TOLERANCE:g} of the largest value of each layer")
+        return
+    why = "with the same weights" if first.same_weights else "whose weights differ"
+    show(f"they part at {first.name}, {why}: {first.largest:.3g} of {first.scale:.3g}")
