@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from xception.errors import UserError
 from xception.models.building import build, closest
+from xception.models.inception_v3 import InceptionV3
+from xception.models.inception_v3_2016 import InceptionV3August2016
 from xception.models.mobilenet_v1 import MobileNetV1
 from xception.models.network import Network
 from xception.models.options import short
@@ -38,6 +40,22 @@ _ENTRIES = (
         "one convolution and 13 separable ones, of any width; small and quick",
         'Howard et al., "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision '
         'Applications", 2017, arXiv:1704.04861',
+    ),
+    Entry(
+        "inception_v3",
+        InceptionV3,
+        299,
+        "modules of parallel convolutions with factorised filters; what Xception is measured by",
+        'Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, '
+        "arXiv:1512.00567",
+    ),
+    Entry(
+        "inception_v3_2016",
+        InceptionV3August2016,
+        299,
+        "the Inception V3 of Table 3 of the Xception paper, as Keras had it in August 2016",
+        'Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017, '
+        "arXiv:1610.02357",
     ),
 )
 ZOO: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
