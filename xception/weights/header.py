@@ -9,6 +9,7 @@ import json
 import math
 import os
 import stat
+from collections.abc import Mapping
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -91,6 +92,22 @@ def read_header(file: BufferedReader, path: Path) -> Header:
     Raises:
         ModelFileError: the file is foreign, damaged, truncated, or lies about itself.
     """
+    metadata, tensors = read_index(file, path, DTYPES)
+    card = metadata.get(CARD_KEY)
+    if not isinstance(card, str):
+        raise ModelFileError(path, f"a safetensors file without a card of ours ({CARD_KEY})")
+    return Header(card, tensors)
+
+
+def read_index(
+    file: BufferedReader, path: Path, dtypes: Mapping[str, torch.dtype]
+) -> tuple[dict[str, Any], tuple[Stored, ...]]:
+    """Metadata and tensors of any safetensors file, judged as in `read_header`.
+
+    Raises:
+        ModelFileError: the file is foreign, damaged, truncated, lies about itself, or holds a
+            tensor of a type that is not one of `dtypes`.
+    """
     size = os.fstat(file.fileno()).st_size
     start = file.read(8)
     for magic, what in FOREIGN.items():
@@ -108,14 +125,12 @@ def read_header(file: BufferedReader, path: Path) -> Header:
     try:
         content = parse_json(file.read(length).decode())
         metadata = _object(content.pop("__metadata__", {}), "the metadata")
-        tensors = tuple(sorted(map(_stored, content.items()), key=lambda one: (one.begin, one.end)))
+        found = (_stored(item, dtypes) for item in content.items())
+        tensors = tuple(sorted(found, key=lambda one: (one.begin, one.end)))
         _check_order(tensors, size - 8 - length)
     except ValueError as error:
         raise ModelFileError(path, f"not a sound safetensors file: {error}") from error
-    card = metadata.get(CARD_KEY)
-    if not isinstance(card, str):
-        raise ModelFileError(path, f"a safetensors file without a card of ours ({CARD_KEY})")
-    return Header(card, tensors)
+    return metadata, tensors
 
 
 def parse_json(text: str) -> dict[str, Any]:
@@ -150,23 +165,23 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _stored(item: tuple[str, Any]) -> Stored:
+def _stored(item: tuple[str, Any], dtypes: Mapping[str, torch.dtype]) -> Stored:
     """The description of one tensor; ValueError if it is not one."""
     name, entry = item
     what = f"tensor {name!r:.60}"
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{what} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(f"{what} has the type {dtype!r:.20}; {', '.join(DTYPES)} are known")
+    if not isinstance(dtype, str) or dtype not in dtypes:
+        raise ValueError(f"{what} has the type {dtype!r:.20}; {', '.join(dtypes)} are known")
     if not _sizes(shape) or len(shape) > MAX_DIMENSIONS:
         raise ValueError(f"{what} has the shape {shape!r:.60}")
     if not _sizes(offsets) or len(offsets) != 2:
         raise ValueError(f"{what} has the offsets {offsets!r:.60}")
     begin, end = offsets
-    if end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
+    if end - begin != math.prod(shape) * dtypes[dtype].itemsize:
         raise ValueError(f"{what} does not fill its bytes")
-    return Stored(name, DTYPES[dtype], tuple(shape), begin, end)
+    return Stored(name, dtypes[dtype], tuple(shape), begin, end)
 
 
 def _sizes(values: object) -> bool:

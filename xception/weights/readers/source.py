@@ -152,10 +152,10 @@ class Cursor:
 class Collection:
     """The tensors of a file as they are found; each is judged on entering."""
 
-    def __init__(self, most_bytes: int):
+    def __init__(self, file_bytes: int):
         self.tensors: dict[str, StoredTensor] = {}
-        self._bytes_left = most_bytes
-        self._most_bytes = most_bytes
+        self._most_bytes = 2 * file_bytes  # bfloat16 is widened; a few tensors share their values
+        self._bytes_left = self._most_bytes
         self._characters_left = MAX_NAMES_CHARACTERS
 
     def add(

@@ -3,6 +3,7 @@
 Section numbers are those of PKWARE's APPNOTE 6.3.10.
 """
 
+import io
 import tempfile
 import zlib
 from contextlib import ExitStack
@@ -158,7 +159,7 @@ def unpacked(source: Source, entry: Entry, stack: ExitStack) -> Source:
         raise Unsound(f"member {entry.name!r:.80} is compressed in an unknown way")
     check_expansion(entry.name, entry.packed, entry.size)
     packed = _packed(source, entry)
-    file = stack.enter_context(tempfile.TemporaryFile())
+    file = stack.enter_context(nameless_file())
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
     position = size = 0
     while not engine.eof:
@@ -179,9 +180,14 @@ def unpacked(source: Source, entry: Entry, stack: ExitStack) -> Source:
     if size != entry.size:
         raise Unsound(f"damaged: member {entry.name!r:.80} has another size than announced")
     file.flush()
-    part = Source(file, 0, size)  # type: ignore[arg-type]
+    part = Source(file, 0, size)
     part.budget = source.budget
     return part
+
+
+def nameless_file() -> io.BufferedRandom:
+    """An empty file on disk that goes away when it is closed."""
+    return io.BufferedRandom(tempfile.TemporaryFile(buffering=0))
 
 
 def check_expansion(name: str, packed: int, size: int) -> None:

@@ -1,0 +1,263 @@
+"""The pickle in a PyTorch file, read as data: nothing is imported, nothing is called.
+
+A pickle is a program for a small stack machine. Here the machine knows plain values, PyTorch's
+storages and tensors, and nothing else: what the program wants to import is only compared with the
+names in pickle_records.py, and where it wants to call one of them, a record of the arguments is
+kept. Any other name is refused. What is allowed is far less than what PyTorch's own `weights_only`
+loader allows, and unlike it builds nothing of a size that the file chooses. Why: docs/weights.md.
+"""
+
+import pickletools
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from typing import Any, NamedTuple
+
+from xception.weights.readers.pickle_records import (
+    DICTS,
+    DTYPES,
+    STORAGES,
+    TENSORS,
+    UNUSED,
+    Global,
+    Storage,
+    Tensor,
+    Unused,
+)
+from xception.weights.readers.source import Unsound
+
+MAX_STEPS = 400_000  # a thousand tensors with their optimizer take 120,000
+
+
+class Loaded(NamedTuple):
+    """What a pickle holds."""
+
+    value: Any  # dictionaries, lists and tuples of plain values, `Storage`, `Tensor` and `Unused`
+    storages: dict[str, Storage]  # all that were met, by their keys
+
+
+def load(file: BytesIO) -> Loaded:
+    """The pickle from where `file` stands to its end, where `file` stands afterwards.
+
+    Raises:
+        Unsound: it is damaged, too long, or asks for anything but tensors and plain values.
+    """
+    machine = _Machine()
+    try:
+        for steps, (operation, argument, _) in enumerate(pickletools.genops(file)):
+            if steps > MAX_STEPS:
+                raise Unsound(f"a pickle of more than {MAX_STEPS:,} steps")
+            if operation.name == "STOP":
+                return Loaded(machine.pop(), machine.storages)
+            machine.step(operation.name, argument)
+    except Unsound:
+        raise
+    except ValueError as error:  # of pickletools, which sees that a step is whole
+        raise Unsound("damaged: a pickle that breaks off or makes no sense") from error
+    raise Unsound("damaged: a pickle that breaks off")
+
+
+class _Machine:
+    """The stack, the marks on it, and the memory of a pickle."""
+
+    def __init__(self):
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memory: dict[int, Any] = {}
+        self.storages: dict[str, Storage] = {}
+
+    def pop(self) -> Any:
+        if not self.stack:
+            raise Unsound("damaged: a pickle that takes more than it has")
+        return self.stack.pop()
+
+    def top(self) -> Any:
+        if not self.stack:
+            raise Unsound("damaged: a pickle that takes more than it has")
+        return self.stack[-1]
+
+    def pop_to_mark(self) -> list[Any]:
+        if not self.marks:
+            raise Unsound("damaged: a pickle that takes more than it has")
+        items, self.stack = self.stack, self.marks.pop()
+        return items
+
+    def step(self, name: str, argument: Any) -> None:
+        """Carry out one operation."""
+        if name in CONSTANTS:
+            self.stack.append(CONSTANTS[name]())
+        elif name in LITERALS:
+            self.stack.append(argument)
+        elif name in TUPLES:
+            items = [self.pop() for _ in range(TUPLES[name])]
+            self.stack.append(tuple(reversed(items)))
+        elif name in OPERATIONS:
+            OPERATIONS[name](self, argument)
+        elif name not in ("PROTO", "FRAME"):
+            raise Unsound(f"its pickle has the step {name}, which PyTorch does not write")
+
+    def mark(self, _: Any) -> None:
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def make_tuple(self, _: Any) -> None:
+        items = tuple(self.pop_to_mark())
+        self.stack.append(items)
+
+    def append(self, _: Any) -> None:
+        self._extend([self.pop()])
+
+    def appends(self, _: Any) -> None:
+        self._extend(self.pop_to_mark())
+
+    def _extend(self, items: list[Any]) -> None:
+        if isinstance(self.top(), list):
+            self.top().extend(items)
+        elif not isinstance(self.top(), Unused):
+            raise Unsound("damaged: a pickle that lengthens what is no list")
+
+    def set_item(self, _: Any) -> None:
+        value = self.pop()
+        self._update([self.pop(), value])
+
+    def set_items(self, _: Any) -> None:
+        self._update(self.pop_to_mark())
+
+    def _update(self, items: list[Any]) -> None:
+        if not isinstance(self.top(), dict) or len(items) % 2:
+            raise Unsound("damaged: a pickle that fills what is no dictionary")
+        _fill(self.top(), zip(items[0::2], items[1::2], strict=True))
+
+    def put(self, place: Any) -> None:
+        self.memory[len(self.memory) if place is None else place] = self.top()
+
+    def get(self, place: Any) -> None:
+        if place not in self.memory:
+            raise Unsound("damaged: a pickle that remembers what it never knew")
+        self.stack.append(self.memory[place])
+
+    def global_name(self, name: Any) -> None:
+        module, _, short = name.partition(" ")
+        is_storage = module in ("torch", "torch.cuda", "torch.storage") and short in STORAGES
+        is_dtype = module == "torch" and short in DTYPES
+        if not is_storage and not is_dtype and name not in (*DICTS, *TENSORS, *UNUSED):
+            raise Unsound(
+                f"its pickle asks for {'.'.join((module, short))!r:.80}; only tensors and plain "
+                "values are read. Save the state dict alone, with torch.save or safetensors"
+            )
+        self.stack.append(Unused(short) if is_dtype else Global(name))
+
+    def stack_global(self, _: Any) -> None:
+        short, module = self.pop(), self.pop()
+        if not isinstance(short, str) or not isinstance(module, str):
+            raise Unsound("damaged: a pickle that asks for no name")
+        self.global_name(f"{module} {short}")
+
+    def persistent(self, _: Any) -> None:
+        """A storage: its type, its key, where it was, its length; in old files also a view."""
+        match self.pop():
+            case ("storage", Global(name), str(key), str(), int(length), *rest) if length >= 0:
+                module, _, short = name.rpartition(" ")
+                if short not in STORAGES or not module.startswith("torch"):
+                    raise Unsound(f"its pickle has a storage of the type {short!r:.40}")
+                storage = Storage(key, STORAGES[short], length)
+            case _:
+                raise Unsound("damaged: its pickle refers to what is no storage")
+        if self.storages.setdefault(key, storage) != storage:
+            raise Unsound(f"storage {key!r:.40} is described in two ways")
+        match rest:
+            case [] | [None]:
+                self.stack.append(storage)
+            case [(_, int(offset), int())] if offset >= 0:
+                self.stack.append(storage._replace(offset=offset))
+            case _:
+                raise Unsound("damaged: its pickle refers to what is no storage")
+
+    def reduce(self, _: Any) -> None:
+        arguments, function = self.pop(), self.pop()
+        if not isinstance(function, Global) or not isinstance(arguments, tuple):
+            raise Unsound("damaged: a pickle that calls what is no function")
+        if function.name in UNUSED:
+            self.stack.append(Unused(function.name))
+        elif function.name in DICTS:
+            self.stack.append(_dict_of(arguments))
+        elif function.name in TENSORS:
+            self.stack.append(_tensor_of(arguments))
+        else:
+            raise Unsound("damaged: a pickle that calls what is no function")
+
+    def build(self, _: Any) -> None:
+        """Attributes of a dictionary (`_metadata` of a state dict) are of no use here."""
+        self.pop()
+        if not isinstance(self.top(), dict | Unused):
+            raise Unsound("damaged: a pickle that gives attributes to a plain value")
+
+
+def _fill(target: dict[Any, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
+    for key, value in pairs:
+        # No other keys: many with one hash would make this loop endless.
+        if not isinstance(key, str) and not (isinstance(key, int) and abs(key) < 1 << 31):
+            raise Unsound(f"its pickle has a dictionary with a key of type {type(key).__name__}")
+        target[key] = value
+
+
+def _dict_of(arguments: tuple[Any, ...]) -> dict[Any, Any]:
+    """What `OrderedDict` was called with: nothing, or, by Python 2, a list of pairs."""
+    made: dict[Any, Any] = {}
+    match arguments:
+        case () | ({},):
+            pass
+        case ([*pairs],) if all(
+            isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+        ):
+            _fill(made, pairs)
+        case _:
+            raise Unsound("damaged: a pickle that calls a dictionary with what it does not take")
+    return made
+
+
+def _tensor_of(arguments: tuple[Any, ...]) -> Tensor:
+    """What a tensor is made of."""
+    match arguments:
+        case (Tensor() as tensor, *_):  # of a parameter
+            return tensor
+        case (Storage() as storage, int(offset), tuple(shape), tuple(strides), *_):
+            numbers = (offset, *shape, *strides)
+            if all(type(number) is int for number in numbers) and len(shape) == len(strides):
+                return Tensor(storage, offset, shape, strides)
+    raise Unsound("damaged: its pickle makes a tensor of what is no storage")
+
+
+CONSTANTS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": lambda: Unused("set"),
+}
+LITERALS = (
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING"),
+    *("BINBYTES", "SHORT_BINBYTES"),
+)
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
+    "MARK": _Machine.mark,
+    "TUPLE": _Machine.make_tuple,
+    "APPEND": _Machine.append,
+    "APPENDS": _Machine.appends,
+    "ADDITEMS": _Machine.appends,
+    "SETITEM": _Machine.set_item,
+    "SETITEMS": _Machine.set_items,
+    "BINPUT": _Machine.put,
+    "LONG_BINPUT": _Machine.put,
+    "MEMOIZE": _Machine.put,
+    "BINGET": _Machine.get,
+    "LONG_BINGET": _Machine.get,
+    "GLOBAL": _Machine.global_name,
+    "STACK_GLOBAL": _Machine.stack_global,
+    "BINPERSID": _Machine.persistent,
+    "REDUCE": _Machine.reduce,
+    "BUILD": _Machine.build,
+}
