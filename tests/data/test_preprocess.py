@@ -162,6 +162,17 @@ def test_one_number_stands_for_all_channels():
     assert Preprocess(size=4, std=(0.2,)).std == (0.2, 0.2, 0.2)
 
 
+def test_with_mirror_the_answer_is_the_mean_over_both_images():
+    x = torch.arange(12.0).reshape(1, 1, 3, 4)
+
+    def left_column(images: torch.Tensor) -> torch.Tensor:
+        return images[:, 0, :, 0]
+
+    plain, both = Preprocess(size=4), Preprocess(size=4, mirror=True)
+    assert plain.answers(left_column, x).tolist() == [[0, 4, 8]]
+    assert both.answers(left_column, x).tolist() == [[1.5, 5.5, 9.5]]  # columns 0 and 3
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

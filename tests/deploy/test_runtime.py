@@ -88,6 +88,16 @@ def test_the_answer_is_the_softmax_of_the_logits(run: Path, photos: list[Path]):
     np.testing.assert_allclose(predictor(photos[0]).probabilities, expected, rtol=1e-5)
 
 
+def test_a_card_that_wants_the_mirror_image_gets_it(tmp_path: Path, photos: list[Path]):
+    predictor = Predictor(make_model(tmp_path / "m.safetensors", mirror=True))
+    x = predictor.tensor(photos[0])
+    with torch.no_grad():
+        logits = torch.stack([predictor.model(x)[0], predictor.model(x.flip(3))[0]])
+    assert (logits[0] - logits[1]).abs().max() > 1e-4
+    expected = logits.mean(0).softmax(0)
+    np.testing.assert_allclose(predictor(photos[0]).probabilities, expected, rtol=1e-5)
+
+
 def test_several_labels_are_sigmoids(tmp_path: Path, photos: list[Path]):
     predictor = Predictor(make_model(tmp_path / "m.safetensors", task="multilabel"))
     with torch.no_grad():

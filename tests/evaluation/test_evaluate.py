@@ -45,6 +45,16 @@ def test_softmax_of_the_normalised_pixels_in_order():
     assert measured["confusion"] == [[1, 0, 0], [0, 1, 0], [1, 0, 0]]
 
 
+def test_mirror_means_that_both_sides_are_asked():
+    pixels = torch.zeros(1, 4, 4, 3, dtype=torch.uint8)
+    pixels[0, 0, 0], pixels[0, 0, 3] = torch.tensor([255, 0, 0]), torch.tensor([255, 255, 0])
+    batches = [Batch(pixels, torch.tensor([0]), torch.arange(1))]
+    both = Preprocess(size=4, mirror=True)
+    found = outcomes(FirstPixels(), batches, both, device="cpu", task="classification")
+    odds = np.exp([1, 0, -1])  # means of the logits (1, -1, -1) and (1, 1, -1)
+    np.testing.assert_allclose(found.probabilities[0], odds / odds.sum(), atol=1e-6)
+
+
 def test_sigmoid_and_float_targets_of_several_labels():
     given = torch.tensor([[1.0, 0.0, 1.0]])
     found = outcomes(

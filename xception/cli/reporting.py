@@ -130,6 +130,7 @@ def _write(
 ) -> Path:
     device = next(model.parameters()).device
     cost = count(model, card.preprocess.size, card.preprocess.channels).total
+    passes = 2 if card.preprocess.mirror else 1
     mistakes, explained = collect(
         model, photos, outcomes, card.preprocess, split=split, device=device
     )
@@ -144,7 +145,7 @@ def _write(
         split=split,
         metrics=metrics,
         model=card.architecture.name,
-        cost={"parameters": cost["parameters"], "macs": cost["macs"]},
+        cost={"parameters": cost["parameters"], "macs": cost["macs"] * passes},
         data=data,
         history=tuple(history),
         best_epoch=best_epoch,

@@ -2,10 +2,12 @@
 
 The record stands in the card of every model file. Training, evaluation, prediction, exported files
 and the server read it and call the same three steps: geometry to uint8 pixels (`pixels`), pixels to
-normalised floats (`normalize`), or both from a file's bytes (`tensor`).
+normalised floats (`normalize`), or both from a file's bytes (`tensor`); and ask the network by one
+more (`answers`).
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -49,6 +51,9 @@ class Preprocess(BaseModel):
     """Subtracted from values in [0, 1], per channel; a single number stands for all channels."""
     std: tuple[float, ...] = Field(default=(0.5,), validate_default=True)
     """Divided by afterwards. The defaults give [-1, 1], the "tf" mode of Keras."""
+    mirror: bool = False
+    """Whether the network sees the photo and its mirror image, and the mean of its two answers
+    counts: twice the work, for the errors that come from one direction only."""
 
     @field_validator("mean", "std")
     @classmethod
@@ -108,6 +113,16 @@ class Preprocess(BaseModel):
         scale, shift = (x.repeat(width).to(pixels.device) for x in (scale, shift))
         torch.addcmul(shift, rows, scale, out=rows)
         return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+    def answers(
+        self, network: Callable[[Tensor], Tensor], x: Float[Tensor, "b c h w"]
+    ) -> Float[Tensor, "b k"]:
+        """What the network answers, or with `mirror` the mean over it and over the mirror image.
+
+        `network` may give logits or an embedding: the head of an embedding is linear but for what
+        fully connected layers do.
+        """
+        return (network(x) + network(x.flip(3))) / 2 if self.mirror else network(x)
 
     def tensor(self, data: bytes, name: str) -> Float[Tensor, "1 c h w"]:
         """From a file's bytes to the network's input; raises `ImageError` naming the file."""

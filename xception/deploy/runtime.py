@@ -95,7 +95,7 @@ class Predictor:
         Raises `UserError` if the network answers with NaN or infinity.
         """
         with torch.inference_mode():
-            logits = self.model(x.to(self.device))
+            logits = self.card.preprocess.answers(self.model, x.to(self.device))
         names = [f"photo {number} of the batch" for number in range(1, len(x) + 1)]
         answers = probabilities(logits, self.card.image_task, names)
         return [Prediction(self.classes, row) for row in answers]

@@ -71,7 +71,7 @@ def outcomes(
         for batch in batches:
             x = preprocess.normalize(batch.pixels.to(device, non_blocking=True))
             with torch.autocast(device.type, precision, enabled=precision is not None):
-                logits = model(x)
+                logits = preprocess.answers(model, x)
             names = [f"photo {position} of the split" for position in batch.positions.tolist()]
             answers.append(probabilities(logits, task, names))
             targets.append(batch.targets.numpy())

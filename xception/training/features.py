@@ -1,7 +1,8 @@
 """Features of a frozen backbone: computed once, kept in the run folder, fed to the head."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xception.data.folders import PhotoSet
-from xception.data.loader import Batch, evaluation_batches, steps_per_epoch
+from xception.data.loader import evaluation_batches, steps_per_epoch
 from xception.data.splits import Split
 from xception.evaluation.evaluate import Outcomes, evaluating
 from xception.models.classifier import Classifier
@@ -125,10 +126,13 @@ def _compute(
             else []
         )
         for batch in batches:
-            plain.append(_embed(model, batch, config, device, mirror=False))
+            images = config.preprocess.normalize(batch.pixels.to(device))
             targets.append(batch.targets.numpy())
             if split == "train":
-                mirrored.append(_embed(model, batch, config, device, mirror=True))
+                plain.append(_numbers(model.embed, images))
+                mirrored.append(_numbers(model.embed, images.flip(3)))
+            else:
+                plain.append(_numbers(partial(config.preprocess.answers, model.embed), images))
         width = model.num_features
         np.save(folder / f"{split}.npy", np.concatenate([*plain, np.empty((0, width), "f4")]))
         if split == "train":
@@ -138,8 +142,7 @@ def _compute(
 
 
 @torch.inference_mode()
-def _embed(
-    model: Classifier, batch: Batch, config: TrainConfig, device: torch.device, *, mirror: bool
+def _numbers(
+    embed: Callable[[Tensor], Tensor], images: Float[Tensor, "b c h w"]
 ) -> Float[np.ndarray, "b f"]:
-    images = config.preprocess.normalize(batch.pixels.to(device))
-    return model.embed(images.flip(3) if mirror else images).cpu().numpy()
+    return embed(images).cpu().numpy()
