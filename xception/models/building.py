@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from xception.errors import UserError
 from xception.models.network import JSON, Network
@@ -27,15 +27,24 @@ def build(name: str, make: Callable[..., Built], options: Mapping[str, JSON]) ->
     for option, value in options.items():
         if option not in known:
             raise UserError(f"{name} has no option {short(option)}{closest(option, known)}")
-        _check_kind(f"{name}: {option}", value, known[option].default)
+        _check_kind(f"{name}: {option}", value, known[option])
     try:
         return make(**options)
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
 
 
-def _check_kind(what: str, value: object, default: object) -> None:
-    """UserError unless `value` is of the kind of the option's default, as JSON tells kinds apart."""
+def _check_kind(what: str, value: object, parameter: inspect.Parameter) -> None:
+    """UserError unless `value` is of the kind of the option's default, as JSON tells kinds apart.
+
+    Where the default is None, the type tells what else there may be: `int | None`.
+    """
+    default = parameter.default
+    if default is None:
+        if value is None:
+            return
+        (kind,) = set(get_args(parameter.annotation)) - {type(None)}
+        default = kind()
     for kind, allowed, word in (
         (bool, bool, "true or false"),  # before int, of which Python makes it one
         (int, int, "a whole number"),

@@ -1,10 +1,12 @@
 """The models by name."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from xception.errors import UserError
+from xception.models.aligned_xception import AlignedXception
 from xception.models.building import build, closest
 from xception.models.inception_v3 import InceptionV3
 from xception.models.inception_v3_2016 import InceptionV3August2016
@@ -24,6 +26,10 @@ class Entry(NamedTuple):
     citation: str
 
 
+DEEPLAB = (
+    'Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image '
+    'Segmentation", ECCV 2018, arXiv:1802.02611'
+)
 _ENTRIES = (
     Entry(
         "xception",
@@ -40,6 +46,14 @@ _ENTRIES = (
         "one convolution and 13 separable ones, of any width; small and quick",
         'Howard et al., "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision '
         'Applications", 2017, arXiv:1704.04861',
+    ),
+    *(
+        Entry(f"xception{layers}", make, 299, f"aligned Xception of {layers} layers", DEEPLAB)
+        for layers, make in (
+            (41, partial(AlignedXception, middle=8)),
+            (65, partial(AlignedXception, middle=16)),
+            (71, partial(AlignedXception, middle=16, deep_entry=True)),
+        )
     ),
     Entry(
         "inception_v3",
