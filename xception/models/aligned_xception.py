@@ -6,6 +6,7 @@ has 26,969,560, 39,916,312 and 42,338,736 trainable parameters. Input 299x299x3 
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from jaxtyping import Float
@@ -143,6 +144,11 @@ class AlignedXception(Classifier):
         stages["middle"] = x = self.middle(x)  # 19x19x728
         stages["exit"] = self.exit(x)  # 10x10x2048
         return stages
+
+
+Xception41 = partial(AlignedXception, middle=8)
+Xception65 = partial(AlignedXception, middle=16)
+Xception71 = partial(AlignedXception, middle=16, deep_entry=True)
 
 
 class Grid(NamedTuple):

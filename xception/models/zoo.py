@@ -1,13 +1,13 @@
 """The models by name."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from xception.errors import UserError
-from xception.models.aligned_xception import AlignedXception
+from xception.models.aligned_xception import Xception41, Xception65, Xception71
 from xception.models.building import build, closest
+from xception.models.deeplab_v3plus import DeepLabV3Plus
 from xception.models.inception_v3 import InceptionV3
 from xception.models.inception_v3_2016 import InceptionV3August2016
 from xception.models.mobilenet_v1 import MobileNetV1
@@ -49,11 +49,14 @@ _ENTRIES = (
     ),
     *(
         Entry(f"xception{layers}", make, 299, f"aligned Xception of {layers} layers", DEEPLAB)
-        for layers, make in (
-            (41, partial(AlignedXception, middle=8)),
-            (65, partial(AlignedXception, middle=16)),
-            (71, partial(AlignedXception, middle=16, deep_entry=True)),
-        )
+        for layers, make in ((41, Xception41), (65, Xception65), (71, Xception71))
+    ),
+    Entry(
+        "deeplab_v3plus",
+        DeepLabV3Plus,
+        513,
+        "segmentation: a dilated backbone, atrous pyramid pooling and a decoder",
+        DEEPLAB,
     ),
     Entry(
         "inception_v3",
