@@ -5,6 +5,7 @@ weight (a counter, an optimizer's state); every tensor of the network is filled.
 """
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +76,9 @@ def network_shapes(model: str, options: Mapping[str, Any]) -> dict[str, Shape]:
 
 def head_of(source: Source) -> str:
     """How the names of our last layer begin."""
-    return ZOO[source.model].build.LAST_LAYER + "."
+    build = ZOO[source.model].build
+    make = build.func if isinstance(build, partial) else build
+    return make.LAST_LAYER + "."
 
 
 def some(names: Collection[str]) -> str:

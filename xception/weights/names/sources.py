@@ -3,19 +3,21 @@
 from collections.abc import Callable, Collection, Iterable, Iterator
 from types import MappingProxyType
 
-from xception.weights.names import mobilenet_v1
+from xception.weights.names import aligned_xception, inception_v3, mobilenet_v1
 from xception.weights.names import xception as chollet
 from xception.weights.names.source import (
     INCEPTION_PREPROCESS,
     KERAS3_FILES,
     KERAS_FILES,
+    TENSORFLOW_FILES,
     TORCH_FILES,
     Source,
+    averaged_names,
     keras3_names,
     keras_names,
     plain_names,
 )
-from xception.weights.names.table import KERAS, TORCH, Part, Row, keras3_rows, rows
+from xception.weights.names.table import KERAS, TENSORFLOW, TORCH, Part, Row, keras3_rows, rows
 
 Parts = Callable[[Collection[str]], Iterable[Part]]
 
@@ -39,6 +41,10 @@ def _keras3(parts: Parts) -> Callable[[Collection[str]], list[Row]]:
 
 def _torch(parts: Parts) -> Callable[[Collection[str]], list[Row]]:
     return lambda ours: rows(parts(ours), TORCH, ours)
+
+
+def _tensorflow(parts: Parts) -> Callable[[Collection[str]], list[Row]]:
+    return lambda ours: rows(parts(ours), TENSORFLOW, ours)
 
 
 def _xception() -> Iterator[Source]:
@@ -122,4 +128,110 @@ def _mobilenet() -> Iterator[Source]:
     )
 
 
-SOURCES: tuple[Source, ...] = (*_xception(), *_mobilenet())
+# Both libraries define them as our defaults do.
+ALIGNED = MappingProxyType({"padding": "symmetric", "norm_epsilon": 1e-3, "activation": "none"})
+ALIGNED_PREPROCESS = INCEPTION_PREPROCESS | {"crop": 0.903, "interpolation": "bicubic"}
+LAYERS = {41: 12, 65: 20, 71: 22}  # the last block that timm counts, by the number of layers
+
+
+def _aligned_xception() -> Iterator[Source]:
+    for layers, last in LAYERS.items():
+        name, scope = f"xception{layers}", f"xception_{layers}"
+        yield Source(
+            layout="timm",
+            network=name,
+            model=name,
+            kinds=TORCH_FILES,
+            mark=f"blocks.{last}.stack.conv3.conv_pw.weight",
+            rows=_torch(aligned_xception.timm_parts),
+            options=ALIGNED,
+            preprocess=ALIGNED_PREPROCESS,
+            names=plain_names,
+        )
+        yield Source(
+            layout="tensorflow",
+            network=scope,
+            model=name,
+            kinds=TENSORFLOW_FILES,
+            mark=f"{scope}/entry_flow/conv1_1/weights",
+            rows=_tensorflow(
+                lambda ours, scope=scope: aligned_xception.tensorflow_parts(ours, scope)
+            ),
+            options=ALIGNED,
+            preprocess=ALIGNED_PREPROCESS,
+            names=averaged_names,
+        )
+
+
+INCEPTION_KERAS = MappingProxyType(
+    {"norm_scale": False, "norm_epsilon": 1e-3, "pool_border": "exclude", "auxiliary": False}
+)
+INCEPTION_TORCH = MappingProxyType(
+    {"norm_scale": True, "norm_epsilon": 1e-3, "pool_border": "include"}
+)
+INCEPTION_SLIM = MappingProxyType({"norm_epsilon": 1e-3, "pool_border": "exclude"})
+# TF-slim's evaluation: the middle 87.5 % of each side, stretched to a square.
+SLIM_PREPROCESS = INCEPTION_PREPROCESS | {"resize": "squash", "crop": 0.875}
+KERAS_PREPROCESS = INCEPTION_PREPROCESS | {"crop": 0.875}
+# torchvision's network turns its own normalisation into this one (`transform_input`).
+TORCHVISION_PREPROCESS = INCEPTION_PREPROCESS | {"crop": 0.875, "interpolation": "bicubic"}
+
+
+def _inception_v3() -> Iterator[Source]:
+    yield Source(
+        layout="keras",
+        network="InceptionV3",
+        model="inception_v3",
+        kinds=KERAS3_FILES,
+        mark="layers/conv2d_93/vars/0",
+        rows=_keras3(inception_v3.keras_parts),
+        options=INCEPTION_KERAS,
+        preprocess=KERAS_PREPROCESS,
+        names=keras3_names,
+    )
+    yield Source(
+        layout="keras2",
+        network="InceptionV3",
+        model="inception_v3",
+        kinds=KERAS_FILES,
+        mark="conv2d_94/kernel",
+        rows=_keras(inception_v3.keras_parts),
+        options=INCEPTION_KERAS,
+        preprocess=KERAS_PREPROCESS,
+        names=keras_names,
+    )
+    yield Source(
+        layout="torchvision",
+        network="inception_v3",
+        model="inception_v3",
+        kinds=TORCH_FILES,
+        mark="Mixed_7c.branch_pool.conv.weight",
+        rows=_torch(inception_v3.torch_parts),
+        options=INCEPTION_TORCH,
+        preprocess=TORCHVISION_PREPROCESS,
+        names=plain_names,
+        present={"auxiliary": "AuxLogits.conv0.conv.weight"},
+    )
+    yield Source(
+        layout="tensorflow",
+        network="inception_v3",
+        model="inception_v3",
+        kinds=TENSORFLOW_FILES,
+        mark="InceptionV3/Conv2d_1a_3x3/weights",
+        rows=_tensorflow(inception_v3.slim_parts),
+        options=INCEPTION_SLIM,
+        preprocess=SLIM_PREPROCESS,
+        names=averaged_names,
+        present={
+            "auxiliary": "InceptionV3/AuxLogits/Conv2d_1b_1x1/weights",
+            "norm_scale": "InceptionV3/Conv2d_1a_3x3/BatchNorm/gamma",
+        },
+    )
+
+
+SOURCES: tuple[Source, ...] = (
+    *_xception(),
+    *_mobilenet(),
+    *_aligned_xception(),
+    *_inception_v3(),
+)
