@@ -1,27 +1,32 @@
 """What a network costs on paper: parameters, multiply-accumulates and bytes, layer by layer.
 
-Nothing is computed: the network runs on shapes alone (torch's meta device), so an image of any size
-costs no memory.
+The network runs on shapes alone (torch's meta device): nothing is computed, and an image of any
+size costs no memory. What runs is written down by operator, so that it does not matter whether a
+network is made of modules or of functions.
 
 - `parameters`: trainable values. Running statistics are not among them.
-- `macs`: multiply-accumulates of convolutions and linear layers for one image, one multiply-add
-  being 1. Padding counts like any pixel. Biases, normalisation (which folds into the convolution
-  before it), activations, pooling and sums are left out, as papers do.
-- `bytes`: what the layers move for one image in float32, each on its own: its weights and
-  statistics read, its input read, its output written. Fusing layers moves less.
+- `macs`: multiply-accumulates of convolutions and matrix products for one image, one multiply-add
+  being 1 (FLOPs as others count them are 2 x MACs). Padding counts like any pixel. Biases,
+  normalisation (which folds into the convolution before it), activations, pooling, resizing and
+  sums are left out, as papers do; `uncounted` lists them all.
+- `bytes`: what the operators move for one image, each on its own: its weights and its input read,
+  its output written. Fusing operators moves less.
 """
 
-from copy import deepcopy
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-Kind = Literal["depthwise", "pointwise", "regular", "linear", "norm", "other"]
-
-FLOAT32_BYTES = 4
-NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+from xception.cost.operators import KINDS, Kind
+from xception.cost.rows import Layer, Rows
+from xception.cost.trace import Operator, Trace
+from xception.errors import UserError
 
 
 class Total(TypedDict):
@@ -32,15 +37,14 @@ class Total(TypedDict):
     bytes: int
 
 
-class Layer(TypedDict):
-    """One module; a module that runs several times stands once, with the sum of its work."""
+class Group(TypedDict):
+    """All layers of one kind."""
 
-    name: str
     kind: Kind
+    layers: int
     parameters: int
     macs: int
     bytes: int
-    output: list[int]  # shape of its (last) output, without the batch
 
 
 @dataclass(frozen=True)
@@ -49,91 +53,141 @@ class Cost:
 
     total: Total
     layers: tuple[Layer, ...]  # in the order in which they run
-    uncounted: tuple[str, ...]  # types of the modules whose arithmetic is not in `macs`, sorted
+    uncounted: dict[str, int]  # operators whose arithmetic is not in `macs`, and how often they ran
+    operators: tuple[Operator, ...]  # all that ran, in order
+    steps: tuple[int, ...]  # for each of them its place in `layers`
+    values: dict[str, int]  # values of each parameter, by name
+    remark: str | None  # what the reader must know of the way it was counted
 
     def share(self, kind: Kind) -> float:
         """The share of one kind of layer in the MACs, 0 … 1."""
         macs = sum(layer["macs"] for layer in self.layers if layer["kind"] == kind)
         return macs / max(self.total["macs"], 1)
 
+    def groups(self) -> list[Group]:
+        """The sums by kind, for the kinds that there are."""
+        found = []
+        for kind in KINDS:
+            layers = [layer for layer in self.layers if layer["kind"] == kind]
+            if layers:
+                found.append(
+                    Group(
+                        kind=kind,
+                        layers=len(layers),
+                        parameters=sum(layer["parameters"] for layer in layers),
+                        macs=sum(layer["macs"] for layer in layers),
+                        bytes=sum(layer["bytes"] for layer in layers),
+                    )
+                )
+        return found
 
-def count(model: nn.Module, size: int, in_channels: int = 3) -> Cost:
+
+def count(model: nn.Module, size: int | tuple[int, int], in_channels: int = 3) -> Cost:
     """What the network costs for one image; the network itself is left untouched.
 
-    Only work done inside modules is seen, which for MACs means `nn.Conv2d` and `nn.Linear` and
-    what derives from them. Any other module is named in `uncounted`.
-
     Args:
-        model: takes one tensor of `b in_channels size size`, on any device, in any mode.
-        size: side of the image in pixels.
+        model: takes one tensor of `1 in_channels height width`; on any device, in any mode.
+        size: side of the image in pixels, or its height and width.
         in_channels: channels of the image.
+
+    Raises:
+        UserError: the network refuses such an image.
     """
-    shapes = deepcopy(model).to("meta").eval()
-    layers: dict[str, Layer] = {}
-    uncounted: set[str] = set()
-    for name, module in shapes.named_modules():
-        if not any(True for _ in module.children()) or _own_values(module):
-            module.register_forward_hook(_recorder(name, layers, uncounted), with_kwargs=True)
-    with torch.no_grad():
-        shapes(torch.empty(1, in_channels, size, size, device="meta"))
+    height, width = (size, size) if isinstance(size, int) else size
+    return count_call(model, [(1, in_channels, height, width)])
+
+
+def count_call(model: nn.Module, shapes: Sequence[tuple[int, ...]]) -> Cost:
+    """What one call of any network with float32 tensors of these shapes costs.
+
+    Where the network cannot run on shapes alone (it looks at values on the way), it runs for real,
+    on zeros and the CPU, and the remark says so.
+
+    Raises:
+        UserError: it does not run at all, with what it says itself.
+    """
+    try:
+        trace = trace_call(model, shapes, torch.device("meta"))
+        remark = None
+    except (RuntimeError, TypeError) as error:  # what torch raises where values are missing
+        reason = _first_line(error)
+        try:
+            trace = trace_call(model, shapes, torch.device("cpu"))
+        except (RuntimeError, TypeError, ValueError, IndexError) as refusal:
+            given = ", ".join("x".join(map(str, shape)) for shape in shapes)
+            raise UserError(
+                f"the network does not run on an input of {given}: {_first_line(refusal)}"
+            ) from refusal
+        remark = f"ran for real, on zeros: it cannot run on shapes alone ({reason})"
+    return _cost(model, trace, remark)
+
+
+def trace_call(model: nn.Module, shapes: Sequence[tuple[int, ...]], device: torch.device) -> Trace:
+    """The operators of one call in evaluation mode, with the network moved to a device meanwhile.
+
+    Its parameters are replaced by empty ones on `meta`, and keep their values elsewhere; one that
+    has none (the network itself is on `meta`) is zero.
+    """
+
+    def moved(tensor: Tensor) -> Tensor:
+        if tensor.device == device:
+            return tensor
+        if tensor.is_meta or device.type == "meta":
+            return torch.zeros_like(tensor, device=device)
+        return tensor.detach().to(device)
+
+    twins: dict[int, Tensor] = {}
+    state = {}
+    for name, tensor in _named(model):
+        state[name] = twins.setdefault(id(tensor), moved(tensor))
+    parameters = {name for name, _ in model.named_parameters()}
+    trace = Trace(model, [(name if name in parameters else "", t) for name, t in state.items()])
+    with torch.no_grad(), torch.device(device), evaluation(model):
+        inputs = tuple(torch.zeros(shape) for shape in shapes)
+        for image in inputs:
+            trace.begin(image)
+        with trace.watch(), trace:
+            functional_call(model, state, inputs, tie_weights=False)
+    return trace
+
+
+def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """All parameters and buffers under all their names; of a shared one the first name first."""
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode meanwhile; every module comes back as it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _cost(model: nn.Module, trace: Trace, remark: str | None) -> Cost:
+    values = {name: tensor.numel() for name, tensor in model.named_parameters()}
+    rows = Rows(trace, values)
     total = Total(
-        parameters=sum(p.numel() for p in model.parameters()),  # a shared one counts once
-        macs=sum(layer["macs"] for layer in layers.values()),
-        bytes=sum(layer["bytes"] for layer in layers.values()),
+        parameters=sum(values.values()),  # a shared one counts once
+        macs=sum(layer["macs"] for layer in rows.layers),
+        bytes=sum(layer["bytes"] for layer in rows.layers),
     )
-    return Cost(total, tuple(layers.values()), tuple(sorted(uncounted)))
+    uncounted = Counter(one.name for one in trace.operators if one.macs is None)
+    return Cost(
+        total=total,
+        layers=tuple(rows.layers),
+        uncounted=dict(uncounted.most_common()),
+        operators=tuple(trace.operators),
+        steps=tuple(rows.steps),
+        values=values,
+        remark=remark,
+    )
 
 
-def _recorder(name: str, layers: dict[str, Layer], uncounted: set[str]) -> Any:
-    """The hook that notes a module's work each time it has run."""
-
-    def record(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-    ) -> None:
-        written = [output] if isinstance(output, Tensor) else []
-        moved = [*_tensors(args), *_tensors(kwargs.values()), *written, *_own_values(module)]
-        kind = _kind(module)
-        if kind == "other":
-            uncounted.add(type(module).__name__)
-        before = layers.get(name)
-        layers[name] = Layer(
-            name=name,
-            kind=kind,
-            parameters=sum(p.numel() for p in module.parameters(recurse=False)),
-            macs=_macs(module, output) + (before["macs"] if before else 0),
-            bytes=FLOAT32_BYTES * sum(t.numel() for t in moved)
-            + (before["bytes"] if before else 0),
-            output=list(written[0].shape[1:]) if written else [],
-        )
-
-    return record
-
-
-def _kind(module: nn.Module) -> Kind:
-    if isinstance(module, nn.Conv2d):
-        if module.groups > 1 and module.groups == module.in_channels:
-            return "depthwise"
-        if module.kernel_size == (1, 1) and module.groups == 1:
-            return "pointwise"
-        return "regular"
-    if isinstance(module, nn.Linear):
-        return "linear"
-    return "norm" if isinstance(module, NORMS) else "other"
-
-
-def _macs(module: nn.Module, output: Any) -> int:
-    if isinstance(module, nn.Conv2d):  # every weight is used once for each place of the output
-        return module.weight.numel() * output.shape[-2] * output.shape[-1]
-    if isinstance(module, nn.Linear):
-        return module.weight.numel() * (output.numel() // module.out_features)
-    return 0
-
-
-def _own_values(module: nn.Module) -> list[Tensor]:
-    """The floating-point parameters and buffers of the module itself, without its children's."""
-    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    return [tensor for tensor in own if tensor.is_floating_point()]
-
-
-def _tensors(values: Any) -> list[Tensor]:
-    return [value for value in values if isinstance(value, Tensor)]
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]

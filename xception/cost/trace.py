@@ -1,0 +1,184 @@
+"""A forward pass, written down operator by operator.
+
+The trace stands below modules and functions, where torch's dispatcher runs single operators, and
+notes beside each in which module it ran. Every tensor on the way carries a note of what it is: made
+of weights alone or of the image too, its receptive field, the convolution that it comes from.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from xception.cost.field import Field, image_field
+from xception.cost.operators import FREE, Convolution, Kind, moved
+from xception.cost.shapes import SHAPES
+from xception.cost.step import Note, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """One operator that ran, other than a mere view."""
+
+    name: str  # as torch calls it, "convolution"
+    module: str  # path of the innermost module that was running
+    kind: Kind
+    macs: int | None  # None: does not multiply as a convolution or a matrix product does
+    read_bytes: int
+    written_bytes: int
+    weights: tuple[str, ...]  # parameters that it uses, sorted; views and sums of them count
+    factor: tuple[str, ...]  # those of them that it multiplies by
+    output: tuple[int, ...]
+    field: Field | None
+    convolution: Convolution | None
+    takes: int | None  # index of the multiplying operator whose result it works on
+    passes: bool  # channel by channel, so that the result still is that operator's
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a module returned when it last ran, if that was one tensor."""
+
+    shape: tuple[int, ...]
+    field: Field | None
+
+
+class Trace(TorchDispatchMode):
+    """Writes down the operators that run while it is entered and `modules` is watched.
+
+    Args:
+        model: the network whose modules are watched.
+        parameters: its parameters (and buffers, under the name "") as they are used.
+        timed: measure the time of each operator; the device is waited for.
+    """
+
+    def __init__(
+        self, model: nn.Module, parameters: Sequence[tuple[str, Tensor]], *, timed: bool = False
+    ):
+        super().__init__()
+        self.operators: list[Operator] = []
+        self.calls: dict[str, int] = {}
+        self.outputs: dict[str, Output] = {}
+        modules = list(model.named_modules())
+        self.leaves = {name for name, module in modules if not any(True for _ in module.children())}
+        self._modules = modules
+        self._running: list[str] = []
+        self._timed = timed
+        # By identity: they live as long as the trace.
+        self._kept = [tensor for _, tensor in parameters]
+        self._notes = {
+            id(tensor): Note(frozenset([name]) if name else frozenset())
+            for name, tensor in parameters
+        }
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: torch would load its compiler (2 s) to keep it from compiling this class."""
+        return False
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Note which modules run meanwhile."""
+        handles = []
+        for name, module in self._modules:
+            handles.append(module.register_forward_pre_hook(self._enter(name)))
+            handles.append(module.register_forward_hook(self._leave(name)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._running.clear()
+
+    def _enter(self, name: str) -> Any:
+        def enter(module: nn.Module, args: Any) -> None:
+            self._running.append(name)
+            self.calls[name] = self.calls.get(name, 0) + 1
+
+        return enter
+
+    def _leave(self, name: str) -> Any:
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            self._running.pop()
+            if isinstance(output, Tensor):
+                self.outputs[name] = Output(tuple(output.shape), self.note(output).field)
+
+        return leave
+
+    def begin(self, image: Tensor) -> None:
+        """Mark an input of the network, of which everything computed from it is told apart."""
+        note = Note(weights=None, field=image_field(image))
+        image._cost_note = note  # pyright: ignore[reportAttributeAccessIssue]
+
+    def note(self, tensor: Tensor) -> Note:
+        """What is known of a tensor; one never seen was made outside, as weights are."""
+        kept = self._notes.get(id(tensor))
+        return kept or getattr(tensor, "_cost_note", Note())
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run one operator and write it down."""
+        name = func.overloadpacket.__name__
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        start = self._now()
+        out = NotImplemented
+        if name in SHAPES and inputs and inputs[0].is_meta and not kwargs:
+            out = SHAPES[name](args)
+        if out is NotImplemented:
+            out = func(*args, **(kwargs or {}))
+        seconds = self._now() - start
+        outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        if outputs:
+            step = Step(func, name, args, [(one, self.note(one)) for one in inputs], outputs)
+            view = func.is_view or name in FREE
+            note = step.result(len(self.operators))
+            if not view:
+                written = [one for one in inputs if any(one is other for other in outputs)]
+                self.operators.append(self._operator(step, note, written, seconds))
+            for tensor in outputs:
+                if id(tensor) not in self._notes:
+                    tensor._cost_note = note  # pyright: ignore[reportAttributeAccessIssue]
+        return out
+
+    def _operator(
+        self, step: Step, note: Note, written: Sequence[Tensor], seconds: float
+    ) -> Operator:
+        tensors = [tensor for tensor, _ in step.inputs]
+        read_bytes, written_bytes = moved(step.name, tensors, step.outputs, written)
+        used = frozenset[str]().union(*(n.weights for _, n in step.inputs if n.weights is not None))
+        return Operator(
+            name=step.name,
+            module=self._running[-1] if self._running else "",
+            kind=step.kind,
+            macs=step.macs,
+            read_bytes=read_bytes,
+            written_bytes=written_bytes,
+            weights=tuple(sorted(used)),
+            factor=tuple(sorted(step.factor_weights)),
+            output=tuple(step.outputs[0].shape),
+            field=note.field,
+            convolution=step.convolution,
+            takes=step.source,
+            passes=step.macs is None and note.source is not None,
+            seconds=seconds,
+        )
+
+    def _now(self) -> float:
+        """Seconds, once the device has done what it was told to."""
+        if not self._timed:
+            return 0.0
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
