@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -31,12 +32,11 @@ def parts_in_order(model: AlignedXception) -> list[nn.Module]:
     """Our layers in the order in which timm registers those of its aligned Xception."""
     parts: list[nn.Module] = [*model.stem]
     for block in (*model.entry, *model.middle, model.exit[0], model.exit[1:]):
+        separables: Iterable[nn.Module] = block.children()
         if isinstance(block, Block):
             separables = block.separables
             if isinstance(block.shortcut, nn.Sequential):
                 parts += block.shortcut
-        else:
-            separables = block
         for separable in separables:
             if not isinstance(separable, nn.ReLU):
                 names = ("depthwise", "norm_between", "pointwise", "norm_after")
