@@ -7,9 +7,8 @@ kept. Any other name is refused. What is allowed is far less than what PyTorch's
 loader allows, and unlike it builds nothing of a size that the file chooses. Why: docs/weights.md.
 """
 
-import pickletools
+import struct
 from collections.abc import Callable, Iterable
-from io import BytesIO
 from typing import Any, NamedTuple
 
 from xception.weights.readers.pickle_records import (
@@ -23,9 +22,11 @@ from xception.weights.readers.pickle_records import (
     Tensor,
     Unused,
 )
-from xception.weights.readers.source import Unsound
+from xception.weights.readers.source import Cursor, Unsound, text
 
 MAX_STEPS = 400_000  # a thousand tensors with their optimizer take 120,000
+MAX_LINE_BYTES = 200  # of a name that is to be imported
+STOP = b"."
 
 
 class Loaded(NamedTuple):
@@ -35,25 +36,22 @@ class Loaded(NamedTuple):
     storages: dict[str, Storage]  # all that were met, by their keys
 
 
-def load(file: BytesIO) -> Loaded:
-    """The pickle from where `file` stands to its end, where `file` stands afterwards.
+def load(cursor: Cursor) -> Loaded:
+    """The pickle from where `cursor` stands to its end, where `cursor` stands afterwards.
 
     Raises:
         Unsound: it is damaged, too long, or asks for anything but tensors and plain values.
     """
     machine = _Machine()
-    try:
-        for steps, (operation, argument, _) in enumerate(pickletools.genops(file)):
-            if steps > MAX_STEPS:
-                raise Unsound(f"a pickle of more than {MAX_STEPS:,} steps")
-            if operation.name == "STOP":
-                return Loaded(machine.pop(), machine.storages)
-            machine.step(operation.name, argument)
-    except Unsound:
-        raise
-    except ValueError as error:  # of pickletools, which sees that a step is whole
-        raise Unsound("damaged: a pickle that breaks off or makes no sense") from error
-    raise Unsound("damaged: a pickle that breaks off")
+    for _ in range(MAX_STEPS):
+        code = cursor.take(1)
+        if code == STOP:
+            return Loaded(machine.pop(), machine.storages)
+        if code not in OPERATIONS:
+            raise Unsound(f"its pickle has the step {code!r}, which PyTorch does not write")
+        read, carry_out = OPERATIONS[code]
+        carry_out(machine, read(cursor))
+    raise Unsound(f"a pickle of more than {MAX_STEPS:,} steps")
 
 
 class _Machine:
@@ -81,19 +79,15 @@ class _Machine:
         items, self.stack = self.stack, self.marks.pop()
         return items
 
-    def step(self, name: str, argument: Any) -> None:
-        """Carry out one operation."""
-        if name in CONSTANTS:
-            self.stack.append(CONSTANTS[name]())
-        elif name in LITERALS:
-            self.stack.append(argument)
-        elif name in TUPLES:
-            items = [self.pop() for _ in range(TUPLES[name])]
-            self.stack.append(tuple(reversed(items)))
-        elif name in OPERATIONS:
-            OPERATIONS[name](self, argument)
-        elif name not in ("PROTO", "FRAME"):
-            raise Unsound(f"its pickle has the step {name}, which PyTorch does not write")
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def skip(self, _: Any) -> None:
+        """Versions and frames change nothing."""
+
+    def tuple_of(self, count: int) -> None:
+        items = [self.pop() for _ in range(count)]
+        self.stack.append(tuple(reversed(items)))
 
     def mark(self, _: Any) -> None:
         self.marks.append(self.stack)
@@ -227,37 +221,89 @@ def _tensor_of(arguments: tuple[Any, ...]) -> Tensor:
     raise Unsound("damaged: its pickle makes a tensor of what is no storage")
 
 
-CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_LIST": list,
-    "EMPTY_DICT": dict,
-    "EMPTY_SET": lambda: Unused("set"),
-}
-LITERALS = (
-    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
-    *("BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING"),
-    *("BINBYTES", "SHORT_BINBYTES"),
-)
-TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
-    "MARK": _Machine.mark,
-    "TUPLE": _Machine.make_tuple,
-    "APPEND": _Machine.append,
-    "APPENDS": _Machine.appends,
-    "ADDITEMS": _Machine.appends,
-    "SETITEM": _Machine.set_item,
-    "SETITEMS": _Machine.set_items,
-    "BINPUT": _Machine.put,
-    "LONG_BINPUT": _Machine.put,
-    "MEMOIZE": _Machine.put,
-    "BINGET": _Machine.get,
-    "LONG_BINGET": _Machine.get,
-    "GLOBAL": _Machine.global_name,
-    "STACK_GLOBAL": _Machine.stack_global,
-    "BINPERSID": _Machine.persistent,
-    "REDUCE": _Machine.reduce,
-    "BUILD": _Machine.build,
+Read = Callable[[Cursor], Any]
+
+
+def _nothing(_: Cursor) -> None:
+    return None
+
+
+def _always(value: Any) -> Read:
+    return lambda _: value
+
+
+def _number(form: str) -> Read:
+    return lambda cursor: cursor.fields(form)[0]
+
+
+def _long(cursor: Cursor) -> int:
+    return int.from_bytes(cursor.take(cursor.take(1)[0]), "little", signed=True)
+
+
+def _bytes(form: str) -> Read:
+    return lambda cursor: cursor.take(cursor.fields(form)[0])
+
+
+def _latin(form: str) -> Read:
+    return lambda cursor: cursor.take(cursor.fields(form)[0]).decode("latin-1")
+
+
+def _text(form: str) -> Read:
+    return lambda cursor: text(cursor.take(cursor.fields(form)[0]), "a text of its pickle")
+
+
+def _two_lines(cursor: Cursor) -> str:
+    """Module and name, with a space between."""
+    lines = []
+    for _ in range(2):
+        end = cursor.data.find(b"\n", cursor.position, cursor.position + MAX_LINE_BYTES)
+        if end < 0:
+            raise Unsound("damaged: a pickle that asks for no name")
+        lines.append(text(cursor.take(end - cursor.position), "a name of its pickle"))
+        cursor.take(1)
+    return " ".join(lines)
+
+
+# What follows a step's byte, and what it does; CPython's Lib/pickletools.py describes each.
+OPERATIONS: dict[bytes, tuple[Read, Callable[[_Machine, Any], None]]] = {
+    b"\x80": (_number("B"), _Machine.skip),  # PROTO
+    b"\x95": (_number("Q"), _Machine.skip),  # FRAME
+    b"N": (_nothing, _Machine.push),
+    b"\x88": (_always(True), _Machine.push),
+    b"\x89": (_always(False), _Machine.push),
+    b"K": (_number("B"), _Machine.push),
+    b"M": (_number("H"), _Machine.push),
+    b"J": (_number("i"), _Machine.push),
+    b"\x8a": (_long, _Machine.push),
+    b"G": (lambda cursor: struct.unpack(">d", cursor.take(8))[0], _Machine.push),
+    b"X": (_text("I"), _Machine.push),
+    b"\x8c": (_text("B"), _Machine.push),
+    b"T": (_latin("I"), _Machine.push),  # a text of Python 2
+    b"U": (_latin("B"), _Machine.push),
+    b"B": (_bytes("I"), _Machine.push),
+    b"C": (_bytes("B"), _Machine.push),
+    b")": (_always(()), _Machine.push),
+    b"]": (lambda _: [], _Machine.push),
+    b"}": (lambda _: {}, _Machine.push),
+    b"\x8f": (_always(Unused("set")), _Machine.push),
+    b"\x85": (_always(1), _Machine.tuple_of),
+    b"\x86": (_always(2), _Machine.tuple_of),
+    b"\x87": (_always(3), _Machine.tuple_of),
+    b"(": (_nothing, _Machine.mark),
+    b"t": (_nothing, _Machine.make_tuple),
+    b"a": (_nothing, _Machine.append),
+    b"e": (_nothing, _Machine.appends),
+    b"\x90": (_nothing, _Machine.appends),  # of a set
+    b"s": (_nothing, _Machine.set_item),
+    b"u": (_nothing, _Machine.set_items),
+    b"q": (_number("B"), _Machine.put),
+    b"r": (_number("I"), _Machine.put),
+    b"\x94": (_nothing, _Machine.put),
+    b"h": (_number("B"), _Machine.get),
+    b"j": (_number("I"), _Machine.get),
+    b"c": (_two_lines, _Machine.global_name),
+    b"\x93": (_nothing, _Machine.stack_global),
+    b"Q": (_nothing, _Machine.persistent),
+    b"R": (_nothing, _Machine.reduce),
+    b"b": (_nothing, _Machine.build),
 }

@@ -69,6 +69,8 @@ def extract_checkpoints(source: Source, folder: Path) -> list[Path]:
                     raise Unsound(f"more than {MAX_WANTED} files of checkpoints in an archive")
                 target = folders.setdefault(parent, folder / str(len(folders)))
                 target.mkdir(exist_ok=True)
+                if (target / name).exists():
+                    raise Unsound(f"{name!r:.80} stands in the archive twice")
                 stream.copy(header.size, target / name)
             else:
                 stream.skip(header.size)

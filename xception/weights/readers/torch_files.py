@@ -5,7 +5,6 @@ their like around it (`meta["wrapper"]`), and `module.` or `_orig_mod.` before e
 that are no tensors are named in `meta["left_out"]`.
 """
 
-import io
 import math
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +18,7 @@ from xception.weights.readers.pickled import load
 from xception.weights.readers.source import (
     MAX_READ_BYTES,
     Collection,
+    Cursor,
     Source,
     Unsound,
     check_shape,
@@ -63,7 +63,7 @@ def read_zip(source: Source, entries: dict[str, Entry]) -> Foreign:
             raise Unsound(f"damaged: storage {storage.key!r:.40} is not there")
         return stored(source, entries[name])
 
-    program = io.BytesIO(content(source, entries[pickles[0]]))
+    program = Cursor(content(source, entries[pickles[0]]))
     return _foreign(load(program).value, find, source.size)
 
 
@@ -78,7 +78,7 @@ def read_legacy(source: Source) -> Foreign:
     Raises:
         Unsound: damaged, or its pickles ask for more than tensors and plain values.
     """
-    head = io.BytesIO(source.read(0, min(source.size, MAX_READ_BYTES)))
+    head = Cursor(source.read(0, min(source.size, MAX_READ_BYTES)))
     magic, protocol, system = (load(head).value for _ in range(3))
     if magic != LEGACY_MAGIC or protocol != LEGACY_PROTOCOL or not isinstance(system, dict):
         raise Unsound("a pickle, but not one that torch.save wrote")
@@ -89,7 +89,7 @@ def read_legacy(source: Source) -> Foreign:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise Unsound("damaged: no list of storages where one should be")
     begins = {}
-    position = head.tell()
+    position = head.position
     for key in keys:
         if key not in storages or key in begins:
             raise Unsound(f"storage {key!r:.40} belongs to no tensor")
