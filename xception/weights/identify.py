@@ -4,8 +4,9 @@ Strict and total: every tensor of the file is used, or left out under a name tha
 weight (a counter, an optimizer's state); every tensor of the network is filled.
 """
 
+import json
 from collections.abc import Collection, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ def identify(foreign: Foreign, path: Path) -> Fit:
         if foreign.kind not in source.kinds:
             continue
         renamed = source.names(foreign.tensors)
-        if source.mark not in renamed:
+        if not renamed.keys() >= set(source.marks):
             continue
         try:
             return _fit(source, foreign, renamed)
@@ -69,9 +70,15 @@ def identify(foreign: Foreign, path: Path) -> Fit:
 
 def network_shapes(model: str, options: Mapping[str, Any]) -> dict[str, Shape]:
     """Names and shapes of the state dict of a network of the zoo, found without memory."""
+    return dict(_network_shapes(model, json.dumps(dict(options))))
+
+
+@lru_cache(maxsize=8)
+def _network_shapes(model: str, options: str) -> tuple[tuple[str, Shape], ...]:
+    """To build even an empty network takes its time, and one file asks for several."""
     with torch.device("meta"):
-        state = create_model(model, **options).state_dict()
-    return {name: tuple(value.shape) for name, value in state.items()}
+        state = create_model(model, **json.loads(options)).state_dict()
+    return tuple((name, tuple(value.shape)) for name, value in state.items())
 
 
 def head_of(source: Source) -> str:

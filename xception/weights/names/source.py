@@ -32,8 +32,8 @@ class Source:
     """What the zoo calls it."""
     kinds: tuple[Kind, ...]
     """Files that hold these names."""
-    mark: str
-    """A name of the table by which such a file is recognised."""
+    marks: tuple[str, ...]
+    """Names of the table by which such a file is recognised."""
     rows: Callable[[Collection[str]], list[Row]]
     """The table, from the names of our state dict."""
     options: Mapping[str, Any]

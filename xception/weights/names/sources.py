@@ -3,7 +3,12 @@
 from collections.abc import Callable, Collection, Iterable, Iterator
 from types import MappingProxyType
 
-from xception.weights.names import aligned_xception, inception_v3, mobilenet_v1
+from xception.weights.names import (
+    aligned_xception,
+    deeplab_v3plus,
+    inception_v3,
+    mobilenet_v1,
+)
 from xception.weights.names import xception as chollet
 from xception.weights.names.source import (
     INCEPTION_PREPROCESS,
@@ -53,7 +58,7 @@ def _xception() -> Iterator[Source]:
         network="Xception",
         model="xception",
         kinds=KERAS3_FILES,
-        mark="layers/separable_conv2d_33/vars/1",
+        marks=("layers/separable_conv2d_33/vars/1",),
         rows=_keras3(chollet.keras_parts),
         options=XCEPTION_KERAS,
         preprocess=XCEPTION_PREPROCESS,
@@ -65,7 +70,7 @@ def _xception() -> Iterator[Source]:
         network="Xception",
         model="xception",
         kinds=KERAS_FILES,
-        mark="block14_sepconv2/pointwise_kernel",
+        marks=("block14_sepconv2/pointwise_kernel",),
         rows=_keras(chollet.keras_parts),
         options=XCEPTION_KERAS,
         preprocess=XCEPTION_PREPROCESS,
@@ -81,7 +86,7 @@ def _xception() -> Iterator[Source]:
             network=network,
             model="xception",
             kinds=TORCH_FILES,
-            mark="block12.rep.4.pointwise.weight",
+            marks=("block12.rep.4.pointwise.weight",),
             rows=_torch(lambda ours, names=names: chollet.torch_parts(ours, names)),
             options=XCEPTION_TORCH,
             preprocess=XCEPTION_PREPROCESS,
@@ -95,7 +100,7 @@ def _mobilenet() -> Iterator[Source]:
         network="MobileNet",
         model="mobilenet_v1",
         kinds=KERAS3_FILES,
-        mark="layers/depthwise_conv2d_12/vars/0",
+        marks=("layers/depthwise_conv2d_12/vars/0",),
         rows=_keras3(mobilenet_v1.keras_parts),
         options=MOBILENET_KERAS,
         preprocess=MOBILENET_PREPROCESS,
@@ -107,7 +112,7 @@ def _mobilenet() -> Iterator[Source]:
         network="MobileNet",
         model="mobilenet_v1",
         kinds=KERAS_FILES,
-        mark="conv_dw_13/depthwise_kernel",
+        marks=("conv_dw_13/depthwise_kernel",),
         rows=_keras(mobilenet_v1.keras_parts),
         options=MOBILENET_KERAS,
         preprocess=MOBILENET_PREPROCESS,
@@ -119,7 +124,7 @@ def _mobilenet() -> Iterator[Source]:
         network="mobilenetv1_100",
         model="mobilenet_v1",
         kinds=TORCH_FILES,
-        mark="blocks.4.1.conv_dw.weight",
+        marks=("blocks.4.1.conv_dw.weight",),
         rows=_torch(mobilenet_v1.timm_parts),
         options=MOBILENET_TORCH,
         preprocess=MOBILENET_PREPROCESS,
@@ -142,7 +147,7 @@ def _aligned_xception() -> Iterator[Source]:
             network=name,
             model=name,
             kinds=TORCH_FILES,
-            mark=f"blocks.{last}.stack.conv3.conv_pw.weight",
+            marks=(f"blocks.{last}.stack.conv3.conv_pw.weight",),
             rows=_torch(aligned_xception.timm_parts),
             options=ALIGNED,
             preprocess=ALIGNED_PREPROCESS,
@@ -153,13 +158,40 @@ def _aligned_xception() -> Iterator[Source]:
             network=scope,
             model=name,
             kinds=TENSORFLOW_FILES,
-            mark=f"{scope}/entry_flow/conv1_1/weights",
+            marks=(f"{scope}/entry_flow/conv1_1/weights",),
             rows=_tensorflow(
                 lambda ours, scope=scope: aligned_xception.tensorflow_parts(ours, scope)
             ),
             options=ALIGNED,
             preprocess=ALIGNED_PREPROCESS,
             names=averaged_names,
+        )
+
+
+# The released code pads an image to a square that holds it; nothing is cut off.
+DEEPLAB_PREPROCESS = INCEPTION_PREPROCESS | {"resize": "pad"}
+
+
+def _deeplab_v3plus() -> Iterator[Source]:
+    for layers in LAYERS:
+        name, scope = f"xception{layers}", f"xception_{layers}"
+        yield Source(
+            layout="tensorflow",
+            network=f"DeepLab V3+ over {scope}",
+            model="deeplab_v3plus",
+            kinds=TENSORFLOW_FILES,
+            marks=(f"{scope}/entry_flow/conv1_1/weights", "concat_projection/weights"),
+            rows=_tensorflow(
+                lambda ours, scope=scope: deeplab_v3plus.tensorflow_parts(ours, scope)
+            ),
+            options=MappingProxyType({"backbone": name, "norm_epsilon": 1e-5}),
+            preprocess=DEEPLAB_PREPROCESS,
+            names=averaged_names,
+            present={
+                "decoder": "decoder/feature_projection0/weights",
+                "image_pooling": "image_pooling/weights",
+                "separable": "aspp1_depthwise/depthwise_weights",
+            },
         )
 
 
@@ -183,7 +215,7 @@ def _inception_v3() -> Iterator[Source]:
         network="InceptionV3",
         model="inception_v3",
         kinds=KERAS3_FILES,
-        mark="layers/conv2d_93/vars/0",
+        marks=("layers/conv2d_93/vars/0",),
         rows=_keras3(inception_v3.keras_parts),
         options=INCEPTION_KERAS,
         preprocess=KERAS_PREPROCESS,
@@ -194,7 +226,7 @@ def _inception_v3() -> Iterator[Source]:
         network="InceptionV3",
         model="inception_v3",
         kinds=KERAS_FILES,
-        mark="conv2d_94/kernel",
+        marks=("conv2d_94/kernel",),
         rows=_keras(inception_v3.keras_parts),
         options=INCEPTION_KERAS,
         preprocess=KERAS_PREPROCESS,
@@ -205,7 +237,7 @@ def _inception_v3() -> Iterator[Source]:
         network="inception_v3",
         model="inception_v3",
         kinds=TORCH_FILES,
-        mark="Mixed_7c.branch_pool.conv.weight",
+        marks=("Mixed_7c.branch_pool.conv.weight",),
         rows=_torch(inception_v3.torch_parts),
         options=INCEPTION_TORCH,
         preprocess=TORCHVISION_PREPROCESS,
@@ -217,7 +249,7 @@ def _inception_v3() -> Iterator[Source]:
         network="inception_v3",
         model="inception_v3",
         kinds=TENSORFLOW_FILES,
-        mark="InceptionV3/Conv2d_1a_3x3/weights",
+        marks=("InceptionV3/Conv2d_1a_3x3/weights",),
         rows=_tensorflow(inception_v3.slim_parts),
         options=INCEPTION_SLIM,
         preprocess=SLIM_PREPROCESS,
@@ -232,6 +264,7 @@ def _inception_v3() -> Iterator[Source]:
 SOURCES: tuple[Source, ...] = (
     *_xception(),
     *_mobilenet(),
+    *_deeplab_v3plus(),  # before its backbone, whose names it has too
     *_aligned_xception(),
     *_inception_v3(),
 )

@@ -1,0 +1,58 @@
+"""Every table, both ways, on files that hold random numbers under the library's own names."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from xception.models.zoo import create_model
+from xception.weights.convert import read_weights, to_foreign
+from xception.weights.identify import identify
+from xception.weights.names.sources import SOURCES
+from xception.weights.readers.stored import Foreign, StoredTensor
+
+PATH = Path("somewhere")
+
+
+def stored(name: str, array: np.ndarray) -> StoredTensor:
+    return StoredTensor(name, array.shape, array.dtype.name, lambda: array)
+
+
+def foreign(kind, arrays: dict[str, np.ndarray]) -> Foreign:
+    return Foreign(kind, {name: stored(name, array) for name, array in arrays.items()}, {})
+
+
+def numbered(source) -> torch.nn.Module:
+    """A network whose every weight is another number, without the time of a random start."""
+    with torch.device("meta"):
+        model = create_model(source.model, **source.options, num_classes=5)
+    state, count = {}, 0
+    for name, value in model.state_dict().items():
+        number = torch.arange(count, count + value.numel()).reshape(value.shape)
+        state[name] = number.to(value.dtype)
+        count += value.numel()
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda one: f"{one.kinds[0]}-{one.title}")
+def test_there_and_back_is_the_same_bytes(source):
+    model = numbered(source)
+    arrays = to_foreign(model, source)
+    for kind in source.kinds:
+        file = foreign(kind, arrays)
+        fit = identify(file, PATH)
+        assert fit.source is source
+        assert not fit.left_out
+        assert not fit.headless
+        weights = read_weights(file, fit, PATH)
+        with torch.device("meta"):
+            again = create_model(source.model, **fit.options)
+        again.load_state_dict(weights, assign=True)
+        assert {k: v.tobytes() for k, v in to_foreign(again, source).items()} == {
+            k: v.tobytes() for k, v in arrays.items()
+        }
+        for name, value in model.state_dict().items():
+            if not name.endswith("num_batches_tracked"):
+                assert torch.equal(weights[name], value), name
