@@ -245,10 +245,17 @@ def test_parameters_between_the_ends_of_the_spectrum(segments, weights):
 
 @pytest.mark.parametrize(
     ("channels", "segments", "sizes"),
-    [(8, 1, [8]), (8, 3, [3, 3, 2]), (8, 4, [2] * 4), (8, 5, [2, 2, 2, 1, 1]), (3, 3, [1] * 3)],
+    [
+        (8, 1, [8]),
+        (8, 3, [3, 3, 2]),
+        (8, 4, [2, 2, 2, 2]),
+        (8, 5, [2, 2, 2, 1, 1]),
+        (3, 3, [1, 1, 1]),
+    ],
 )
 def test_segments_share_the_channels_out(channels, segments, sizes):
-    assert segment_sizes(channels, segments) == sizes
+    shared = [size for size, number in segment_sizes(channels, segments) for _ in range(number)]
+    assert shared == sizes
 
 
 def test_one_segment_is_a_regular_convolution_and_a_1x1():
@@ -274,7 +281,7 @@ def test_a_segment_sees_its_own_channels_only(segments):
     with torch.no_grad():
         layer.pointwise.weight.copy_(torch.eye(5)[:, :, None, None])
     x = torch.randn(1, 5, 4, 4, dtype=torch.float64, requires_grad=True)
-    sizes = segment_sizes(5, segments)
+    sizes = {1: [5], 2: [3, 2], 3: [2, 2, 1], 4: [2, 1, 1, 1]}[segments]
     owner = [i for i, size in enumerate(sizes) for _ in range(size)]
     for channel in range(5):
         (gradient,) = torch.autograd.grad(layer(x)[0, channel].sum(), x)

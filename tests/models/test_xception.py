@@ -10,6 +10,7 @@ from torch import nn
 from xception.errors import UserError
 from xception.layers import MaxPool2d, SeparableConv2d
 from xception.models.xception import Xception
+from xception.models.zoo import create_model
 
 SMALL: dict[str, Any] = {
     "num_classes": 5,
@@ -23,6 +24,9 @@ VARIANTS: list[dict[str, Any]] = [
     {"activation": "elu", "stem_stride": 1},
     {"fully_connected": [24, 12], "dropout": 0.5},
     {"in_channels": 1, "middle": 0},
+    {"segments": 3, "padding": "symmetric", "norm_epsilon": 1e-5},
+    {"output_stride": 8, "stem_stride": 1, "multiple": 2},
+    {"output_stride": 16, "residual": False},
 ]
 
 
@@ -73,12 +77,29 @@ def test_stages_have_the_shapes_of_figure_5(full):
     assert {name: tuple(stage.shape[1:]) for name, stage in stages.items()} == {
         "stem": (64, 147, 147),
         "entry1": (128, 74, 74),
+        "entry2_unpooled": (256, 74, 74),
         "entry2": (256, 37, 37),
         "entry3": (728, 19, 19),
         "middle": (728, 19, 19),
         "exit": (2048, 10, 10),
     }
+    assert full.stage_channels == {name: stage.shape[1] for name, stage in stages.items()}
     assert full.num_features == 2048
+
+
+@pytest.mark.parametrize("options", [{}, {"residual": False}])
+def test_details_for_a_decoder_are_those_before_the_stride(options):
+    torch.manual_seed(0)
+    model = Xception(**SMALL | options).eval()
+    stages = model.forward_features(torch.randn(1, 3, 65, 96))
+    body: Any = model.entry2 if options else model.entry2.body
+    # The second separable convolution, before its ReLU and pooling.
+    by_hand = body[3](body[2](body[1](body[0](stages["entry1"]))))
+    assert torch.equal(stages[model.LOW_LEVEL], by_hand)
+    assert isinstance(body[4], MaxPool2d)
+    assert torch.equal(stages["entry2"], model.entry2(stages["entry1"]))
+    assert stages[model.LOW_LEVEL].shape[2:] == (15, 23)  # a fourth, less the stem's edges
+    assert model.stage_channels == {name: stage.shape[1] for name, stage in stages.items()}
 
 
 def keras_xception(size):
@@ -253,11 +274,13 @@ def test_width_goes_to_the_nearest_multiple_of_8():
     model = Xception(num_classes=5, width=0.3)
     stages = model.eval().forward_features(torch.zeros(1, 3, 32, 32))
     widths = [stage.shape[1] for stage in stages.values()]
-    # 0.3 times 64, 128, 256, 728, 728, 2048 is 19.2, 38.4, 76.8, 218.4, 218.4, 614.4
-    assert widths == [16, 40, 80, 216, 216, 616]
+    # 0.3 times 64, 128, 256, 256, 728, 728, 2048 is 19.2, 38.4, 76.8, 76.8, 218.4, 218.4, 614.4
+    assert widths == [16, 40, 80, 80, 216, 216, 616]
     assert model.num_features == 616
     tiny = Xception(num_classes=5, width=0.01)
     assert tiny.stem[0].out_channels == 8
+    fine = Xception(num_classes=5, width=0.3, multiple=2)
+    assert list(fine.stage_channels.values()) == [20, 38, 76, 76, 218, 218, 614]
 
 
 def test_stem_stride_1_keeps_the_resolution():
@@ -279,6 +302,105 @@ def test_without_residuals_there_is_no_projection():
     shortcuts = ((64, 128), (128, 256), (256, 728), (728, 1024))
     dropped = sum(a * b + 2 * b for a, b in shortcuts)
     assert parameters(bare) == parameters(plain) - dropped
+
+
+FINER = {  # how many pixels of the dense stages stand for one of the plain ones
+    32: {},
+    16: {"exit": 2},
+    8: {"entry3": 2, "middle": 2, "exit": 4},
+}
+
+
+@pytest.mark.parametrize("output_stride", [32, 16, 8])
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+@pytest.mark.parametrize("options", [{}, {"residual": False, "segments": 3}])
+def test_a_dense_network_has_the_features_of_the_plain_one(output_stride, padding, options):
+    """At odd and even sizes, the edges included: no window sees what its twin does not see."""
+    torch.manual_seed(0)
+    options = SMALL | options | {"padding": padding}
+    plain = Xception(**options).double().eval()
+    dense = Xception(**options, output_stride=output_stride).double().eval()
+    dense.load_state_dict(plain.state_dict())  # the weights are the same, name by name
+    for height, width in ((97, 129), (70, 64), (96, 111)):
+        x = torch.randn(1, 3, height, width, dtype=torch.float64)
+        expected, got = plain.forward_features(x), dense.forward_features(x)
+        for name, stage in expected.items():
+            step = FINER[output_stride].get(name, 1)
+            thinned = got[name][:, :, ::step, ::step]
+            torch.testing.assert_close(thinned, stage, atol=1e-12, rtol=0)
+        side = -(-(width - 6) // output_stride)  # the stem takes 6 pixels for its windows
+        assert abs(got["exit"].shape[3] - side) <= 1
+
+
+@pytest.mark.parametrize(
+    ("stem_stride", "output_stride", "rates"),
+    [  # of entry3, of the middle, and of the last two layers; TensorFlow's DeepLab has the same
+        (2, 32, (1, 1, 1)),
+        (2, 16, (1, 1, 2)),
+        (2, 8, (1, 2, 4)),
+        (1, 32, (1, 1, 1)),  # with a stem of stride 1 the network ends at 16
+        (1, 16, (1, 1, 1)),
+        (1, 8, (1, 1, 2)),
+    ],
+)
+def test_a_module_that_loses_its_stride_keeps_its_dilation(stem_stride, output_stride, rates):
+    with torch.device("meta"):
+        model = Xception(stem_stride=stem_stride, output_stride=output_stride, width=0.1)
+    parts = (model.entry3, model.middle, model.exit[1:])
+    for part, rate in zip(parts, rates, strict=True):
+        convs = [m.depthwise for m in part.modules() if isinstance(m, SeparableConv2d)]
+        assert {conv.dilation for conv in convs} == {(rate, rate)}
+    inside = [m.depthwise for m in model.exit[0].modules() if isinstance(m, SeparableConv2d)]
+    assert {conv.dilation for conv in inside} == {(rates[1], rates[1])}
+    pools = [m for m in model.modules() if isinstance(m, MaxPool2d)]
+    steps = [1 if pool.dense else 2 for pool in pools]
+    assert stem_stride * steps[0] * steps[1] * steps[2] * steps[3] == min(
+        output_stride, 16 * stem_stride
+    )
+
+
+def test_segments_lead_from_regular_to_separable_convolutions():
+    with torch.device("meta"):
+        counts = [parameters(Xception(segments=s)) for s in (1, 2, 3, 64, 728, 2048)]
+        assert parameters(Xception()) == counts[-1] == 22_855_952
+    assert counts == sorted(counts, reverse=True)
+    # Regular kernels where depthwise ones stood: 9·(c² - c) more for each number c of channels
+    # that a separable convolution takes.
+    taken = [64, 128, 128, 256, 256, 728, *[728] * 24, 728, 728, 1024, 1536]
+    assert counts[0] == 22_855_952 + sum(9 * (c * c - c) for c in taken)
+
+
+def test_options_of_older_model_files_build_the_same_network():
+    """All options there were before there were `segments`, `padding` and the rest."""
+    old = {
+        "num_classes": 3,
+        "in_channels": 3,
+        "dropout": 0.0,
+        "fully_connected": [],
+        "residual": True,
+        "activation": "none",
+        "width": 0.1,
+        "stem_stride": 2,
+        "middle": 1,
+    }
+    model = create_model("xception", **old)
+    assert model.options == old | {
+        "multiple": 8,
+        "segments": None,
+        "norm_epsilon": 1e-3,
+        "padding": "same",
+        "output_stride": 32,
+    }
+    names = set(model.state_dict())
+    assert {"entry2.body.1.depthwise.weight", "entry2.shortcut.0.weight"} <= names
+    assert "middle.0.body.5.norm_after.running_var" in names
+    convs, norms = 2 + 2 * 13 + 4, 2 + 13 + 4
+    assert len(names) == convs + 5 * norms + 2  # 13 separable convolutions, 4 shortcuts, the head
+
+
+def test_epsilon_is_that_of_every_normalisation():
+    model = Xception(**SMALL, norm_epsilon=1e-5)
+    assert {m.eps for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-5}
 
 
 def test_dropout_works_in_training_only():
@@ -327,6 +449,13 @@ def test_a_fresh_network_gives_nearly_even_odds():
         ({"middle": -1}, "middle"),
         ({"fully_connected": [0]}, "each of fully_connected"),
         ({"fully_connected": [1] * 9}, "at most 8"),
+        ({"segments": 0}, "segments must be a whole number from 1 "),
+        ({"multiple": 3}, "multiple must be one of 1, 2, 4, 8, not 3"),
+        ({"norm_epsilon": 0.0}, "norm_epsilon"),
+        ({"padding": "valid"}, "padding must be one of same, symmetric, not 'valid'"),
+        ({"output_stride": 4}, "output_stride must be one of 8, 16, 32, not 4"),
+        ({"parameters": 0}, "parameters must be a whole number from 1 "),
+        ({"parameters": 10**6, "width": 0.5}, "follow from parameters"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

@@ -60,6 +60,9 @@ def test_the_zoo_cannot_be_changed():
         ("xception", {"fully_connected": ["a"]}, "must be a list of whole numbers, not ['a']"),
         ("xception", {"stem_stride": 3}, "xception: stem_stride must be one of 1, 2, not 3"),
         ("xception", {"middle": 10**30}, "middle must be a whole number from 0 to 64"),
+        ("xception", {"segments": "all"}, "segments must be a whole number, not 'all'"),
+        ("xception", {"segments": 2.0}, "segments must be a whole number, not 2.0"),
+        ("xception", {"parameters": True}, "parameters must be a whole number, not True"),
     ],
 )
 def test_what_was_asked_for_wrongly_is_told_in_one_line(name, options, message):
@@ -76,10 +79,10 @@ def test_whole_numbers_do_for_fractions():
 
 def test_an_option_of_a_kind_that_json_lacks_is_our_own_mistake(monkeypatch):
     class Odd(Xception):
-        def __init__(self, *, groups: dict | None = None):
+        def __init__(self, *, groups: set | None = None):
             super().__init__()
 
     entry = ZOO["xception"]._replace(build=Odd)
     monkeypatch.setattr(zoo, "ZOO", {"xception": entry})
     with pytest.raises(TypeError, match="unknown kind"):
-        create_model("xception", groups={})
+        create_model("xception", groups=set())

@@ -101,11 +101,10 @@ class SeparableConv2d(nn.Module):
             padding=padding,
             bias=bias and not self.depthwise_first,
         )
-        parts = segment_sizes(mixed, mixed if segments is None else segments)
-        self.segments = len(parts)
-        first = parts.count(parts[0])
-        self.depthwise = filters(parts[0], first)
-        self.smaller = filters(parts[-1], len(parts) - first) if first < len(parts) else None
+        self.segments = mixed if segments is None else segments
+        first, *rest = segment_sizes(mixed, self.segments)
+        self.depthwise = filters(*first)
+        self.smaller = filters(*rest[0]) if rest else None
         self.pointwise = nn.Conv2d(
             between if self.depthwise_first else in_channels,
             out_channels if self.depthwise_first else between,
@@ -133,8 +132,10 @@ class SeparableConv2d(nn.Module):
         return torch.cat((self.depthwise(first), self.smaller(last)), dim=1)
 
 
-def segment_sizes(channels: int, segments: int) -> list[int]:
-    """Channels of each segment: those of any two differ by one at most, larger ones come first.
+def segment_sizes(channels: int, segments: int) -> tuple[tuple[int, int], ...]:
+    """How the channels are shared out: the channels of a segment, and how many such there are.
+
+    That is one pair, or two whose sizes differ by one channel, the larger ones first.
 
     Raises:
         ValueError: there are fewer channels than segments, or no segments.
@@ -142,7 +143,9 @@ def segment_sizes(channels: int, segments: int) -> list[int]:
     if not 1 <= segments <= channels:
         raise ValueError(f"segments of {channels} channels must be 1 to {channels}, not {segments}")
     least, larger = divmod(channels, segments)
-    return [least + 1] * larger + [least] * (segments - larger)
+    if larger == 0:
+        return ((least, segments),)
+    return ((least + 1, larger), (least, segments - larger))
 
 
 def _filters(

@@ -9,6 +9,8 @@ from xception.errors import UserError
 from xception.models.network import JSON, Network
 from xception.models.options import short
 
+MOST_NAMES = 12  # in a message
+
 Built = TypeVar("Built", bound=Network)
 
 
@@ -66,4 +68,8 @@ def _check_kind(what: str, value: object, parameter: inspect.Parameter) -> None:
 def closest(word: str, known: Mapping[str, object]) -> str:
     """The end of a message about a word that is not known."""
     matches = get_close_matches(word, known, n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else f"; known are {', '.join(known)}"
+    if matches:
+        return f"; did you mean {matches[0]!r}?"
+    names = list(known)
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"; known are {', '.join(names[:MOST_NAMES])}{more}"

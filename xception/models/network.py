@@ -79,6 +79,6 @@ def initialize_classifier(layer: nn.Linear | nn.Conv2d) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def scaled(channels: int, width: float) -> int:
-    """`channels` times `width`, to the nearest multiple of 8 above 0."""
-    return max(int(channels * width / 8 + 0.5), 1) * 8
+def scaled(channels: int, width: float, multiple: int = 8) -> int:
+    """`channels` times `width`, to the nearest multiple of `multiple` above 0."""
+    return max(int(channels * width / multiple + 0.5), 1) * multiple
