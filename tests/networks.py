@@ -5,25 +5,38 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
+
+
+def pictures(number: int, channels: int, height: int, width: int) -> torch.Tensor:
+    """Broad patches of colour, with noise: unlike noise alone, one differs from the other."""
+    patches = functional.interpolate(
+        torch.randn(number, channels, 4, 4), (height, width), mode="bilinear"
+    )
+    return 0.7 * patches + 0.2 * torch.randn(number, channels, height, width)
 
 
 def lively(model: Any, size: int = 96) -> Any:
-    """A classifier as if it had seen data: no statistic is 0 or 1, and the logits are of size 1."""
+    """A classifier as if it had seen pictures of `size`: no statistic is 0 or 1.
+
+    At sizes far above `size`, the edges count for less than the statistics expect, and numbers grow
+    from layer to layer.
+    """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        if norm.affine:
+        if norm.weight is not None:  # Keras' Inception V3 has offsets only
             nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.normal_(norm.bias, std=0.3)
+        nn.init.normal_(norm.bias, std=0.3)
         norm.momentum = 1.0
     with torch.no_grad():
-        model.train()(torch.randn(8, model.options["in_channels"], size, size))
+        model.train()(pictures(8, model.options["in_channels"], size, size))
         for norm, momentum in zip(norms, momenta, strict=True):
             mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-            mean += 0.1 * torch.randn_like(mean)
+            mean += 0.1 * variance.sqrt() * torch.randn_like(mean)
             variance *= torch.empty_like(variance).uniform_(0.8, 1.2)
             norm.momentum = momentum
-        nn.init.normal_(model.classifier.weight, std=2 / model.num_features**0.5)
+        nn.init.normal_(model.classifier.weight, std=1 / model.num_features**0.5)
         nn.init.normal_(model.classifier.bias)
     return model.eval()
 

@@ -5,16 +5,16 @@ import keras
 import oracles
 import pytest
 import torch
-from networks import fill_keras, lively
+from networks import fill_keras, lively, pictures
 from torch import nn
 
 from xception.layers import SeparableConv2d
 from xception.models.mobilenet_v1 import MobileNetV1
 
 
-def images(height: int, width: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(height)
-    return torch.rand(1, 3, height, width, generator=generator) * 2 - 1
+def image(height: int, width: int) -> torch.Tensor:
+    torch.manual_seed(height)
+    return pictures(1, 3, height, width)
 
 
 def blocks(model: MobileNetV1) -> list[SeparableConv2d]:
@@ -25,7 +25,7 @@ def blocks(model: MobileNetV1) -> list[SeparableConv2d]:
 @cache
 def ours(alpha: float) -> MobileNetV1:
     torch.manual_seed(0)
-    return lively(MobileNetV1(width=alpha), 64)
+    return lively(MobileNetV1(width=alpha), 128)
 
 
 @cache
@@ -67,7 +67,7 @@ SIZES = [
 
 @pytest.mark.parametrize(("alpha", "size"), SIZES)
 def test_logits_equal_keras(alpha, size):
-    x = images(*size)
+    x = image(*size)
     with torch.no_grad():
         expected = keras_mobilenet(alpha).call(x.permute(0, 2, 3, 1), training=False)
         logits = ours(alpha)(x)
@@ -76,7 +76,7 @@ def test_logits_equal_keras(alpha, size):
 
 
 def test_the_weights_show_a_pixel_of_padding():
-    x = images(128, 128)
+    x = image(128, 128)
     with torch.no_grad():
         expected = keras_mobilenet(0.25).call(x.permute(0, 2, 3, 1), training=False)
         same = with_options(ours(0.25), padding="same")(x)
@@ -99,7 +99,7 @@ def test_logits_equal_timm(size):
     tensors = [tensor for part in parts for tensor in part.state_dict().values()]
     names = theirs.state_dict()
     theirs.load_state_dict(dict(zip(names, tensors, strict=True)), strict=True, assign=True)
-    x = images(*size)
+    x = image(*size)
     with torch.no_grad():
         expected = theirs(x)
         logits = model(x)
