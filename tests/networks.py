@@ -36,7 +36,7 @@ def lively(model: Any, size: int = 96) -> Any:
             mean += 0.1 * variance.sqrt() * torch.randn_like(mean)
             variance *= torch.empty_like(variance).uniform_(0.8, 1.2)
             norm.momentum = momentum
-        nn.init.normal_(model.classifier.weight, std=1 / model.num_features**0.5)
+        nn.init.normal_(model.classifier.weight, std=1 / model.classifier.weight.shape[1] ** 0.5)
         nn.init.normal_(model.classifier.bias)
     return model.eval()
 
