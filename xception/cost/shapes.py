@@ -140,7 +140,7 @@ def joined(args: Sequence[Any]) -> Tensor:
     tensors, dim = _filled(args, None, 0)
     first = tensors[0]
     same = all(one.ndim == first.ndim and one.dtype == first.dtype for one in tensors)
-    if not same or any(not one.is_contiguous() for one in tensors):
+    if not same or not any(one.is_contiguous() for one in tensors):
         return NotImplemented
     dim %= first.ndim
     around = {(*one.shape[:dim], *one.shape[dim + 1 :]) for one in tensors}
