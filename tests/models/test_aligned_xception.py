@@ -112,7 +112,7 @@ def by_hand(block: Any, x: torch.Tensor, between, stride: int, dilation: int):
             separable.norm_after,
         )
         inside.append(y)
-    if isinstance(block.shortcut, nn.Sequential):
+    if not isinstance(block.shortcut, nn.Identity):
         conv, norm = block.shortcut
         x = normalized(F.conv2d(x[:, :, ::stride, ::stride], conv.weight), norm)
     return inside[1], y + x

@@ -79,8 +79,8 @@ def test_logits_equal_timm(name, output_stride, size):
     with torch.no_grad():
         expected = theirs(x)
         logits = model(x)
-    # So deep a network of random weights answers with logits of 2 to 30, which are made 1 here.
-    assert expected.std() > 1
+    # So deep a network of random weights answers with logits of 1 to 30, which are made 1 here.
+    assert expected.std() > 0.5
     assert ((logits - expected) / expected.std()).abs().max() <= 1e-4
 
 
