@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
-import yaml
 
 from xception.cli import options
+from xception.cli.assignments import parse_assignment
 from xception.cli.figures import summary
 from xception.cli.output import print_json, say, show
 from xception.cli.reporting import report_training
@@ -166,17 +166,6 @@ def conclusion(trained: Trained, report: Path) -> str:
         f"report: {report}\n"
         f"now: {shlex.join(['xception', 'predict', str(trained.folder)])} PHOTO"
     )
-
-
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """`KEY=VALUE` with the value as in YAML: 3, 0.1, true, null, [1, 2] or text."""
-    key, equals, value = text.partition("=")
-    if not (key and equals):
-        raise UserError(f"--set wants KEY=VALUE, e.g. --set clip_norm=1, not {text!r}")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {key}: {value!r} is no value") from None
 
 
 def choose_folder(photos: Path, out: Path | None, resume: bool) -> Path:
