@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from xception.cli.main import run
 from xception.cli.assignments import parse_assignment
+from xception.cli.main import run
 from xception.cli.train import choose_folder
 from xception.errors import UserError
 from xception.weights.card import read_card
