@@ -119,7 +119,7 @@ def count_call(model: nn.Module, shapes: Sequence[tuple[int, ...]]) -> Cost:
                 f"the network does not run on an input of {given}: {_first_line(refusal)}"
             ) from refusal
         remark = f"ran for real, on zeros: it cannot run on shapes alone ({reason})"
-    return _cost(model, trace, remark)
+    return cost_of(model, trace, remark)
 
 
 def trace_call(model: nn.Module, shapes: Sequence[tuple[int, ...]], device: torch.device) -> Trace:
@@ -169,7 +169,8 @@ def evaluation(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _cost(model: nn.Module, trace: Trace, remark: str | None) -> Cost:
+def cost_of(model: nn.Module, trace: Trace, remark: str | None) -> Cost:
+    """The layers and sums of what a trace of the network wrote down."""
     values = {name: tensor.numel() for name, tensor in model.named_parameters()}
     rows = Rows(trace, values)
     total = Total(

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from xception.cost.field import Field, image_field
+from xception.cost.machine import synchronize
 from xception.cost.operators import FREE, Convolution, Kind, moved
 from xception.cost.shapes import SHAPES
 from xception.cost.step import Note, Step
@@ -56,11 +57,15 @@ class Trace(TorchDispatchMode):
     Args:
         model: the network whose modules are watched.
         parameters: its parameters (and buffers, under the name "") as they are used.
-        timed: measure the time of each operator; the device is waited for.
+        timed_on: measure the time of each operator on this device, which is waited for.
     """
 
     def __init__(
-        self, model: nn.Module, parameters: Sequence[tuple[str, Tensor]], *, timed: bool = False
+        self,
+        model: nn.Module,
+        parameters: Sequence[tuple[str, Tensor]],
+        *,
+        timed_on: torch.device | None = None,
     ):
         super().__init__()
         self.operators: list[Operator] = []
@@ -70,7 +75,7 @@ class Trace(TorchDispatchMode):
         self.leaves = {name for name, module in modules if not any(True for _ in module.children())}
         self._modules = modules
         self._running: list[str] = []
-        self._timed = timed
+        self._timed_on = timed_on
         # By identity: they live as long as the trace.
         self._kept = [tensor for _, tensor in parameters]
         self._notes = {
@@ -177,8 +182,7 @@ class Trace(TorchDispatchMode):
 
     def _now(self) -> float:
         """Seconds, once the device has done what it was told to."""
-        if not self._timed:
+        if self._timed_on is None:
             return 0.0
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        synchronize(self._timed_on)
         return time.perf_counter()
