@@ -40,6 +40,17 @@ def test_what_is_loaded_is_what_was_saved(path, options):
     assert torch.equal(loaded(x), model(x))
 
 
+def test_no_length_of_the_header_makes_it_a_pickle(path):
+    model = small_model()
+    lengths = set()
+    for pad in range(0, 256, 8):  # the header is filled up to a multiple of 8
+        card = card_of(model, metrics={"note": "x" * pad})
+        save_model(path, model, card)
+        lengths.add(path.read_bytes()[0])
+        assert read_card(path) == card
+    assert 0x80 in lengths
+
+
 def test_a_loaded_model_can_be_trained_on(path):
     model = small_model()
     save_model(path, model, card_of(model))

@@ -110,8 +110,9 @@ def read_index(
     """
     size = os.fstat(file.fileno()).st_size
     start = file.read(8)
+    # A header of 128 bytes more than a multiple of 256 begins like a pickle, but JSON follows.
     for magic, what in FOREIGN.items():
-        if start.startswith(magic):
+        if start.startswith(magic) and file.peek(1)[:1] != b"{":
             raise ModelFileError(path, f"this is {what}")
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length < 2:
