@@ -7,6 +7,7 @@ from torch import nn
 
 from xception.errors import UserError
 from xception.models.inception_v3 import TOWER_SIZE, InceptionV3
+from xception.weights import model_file
 
 
 def parameters(model):
@@ -135,6 +136,17 @@ def test_a_new_head_is_that_of_the_tower_too():
     }
     assert model.options["num_classes"] == 7
     assert {name: value.shape for name, value in again.state_dict().items()} == after
+
+
+def test_weights_of_other_classes_leave_both_last_layers_fresh(monkeypatch):
+    with torch.device("meta"):
+        source, model = (InceptionV3(num_classes=n, auxiliary=True) for n in (5, 7))
+    monkeypatch.setattr(model_file, "load_model", lambda path: source)
+    assert set(model_file.load_weights(model, "inception.safetensors")) == {
+        f"{part}.{kind}"
+        for part in ("head.classifier", "auxiliary.classifier")
+        for kind in ("weight", "bias")
+    }
 
 
 def test_every_parameter_learns():

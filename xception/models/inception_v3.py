@@ -131,6 +131,7 @@ class InceptionV3(Classifier):
         ValueError: an option is out of range.
     """
 
+    SIDE_LAYERS = ("auxiliary.classifier",)
     MINIMUM_SIZE = 75  # leaves one place of the last grid
     GRIDS: ClassVar[tuple[Grid, ...]] = GRIDS
     NORM_LAST: ClassVar[bool] = False

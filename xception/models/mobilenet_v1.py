@@ -4,6 +4,8 @@ One convolution and 13 separable ones; 4,231,976 trainable parameters with 1000 
 4,253,864 with the running statistics. Input 224x224x3 in [-1, 1].
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from jaxtyping import Float
@@ -17,22 +19,25 @@ from xception.models.options import choice, number, whole
 class Stage(NamedTuple):
     """Rows of Table 1 between two changes of resolution."""
 
+    name: str
     width: int  # output channels of each of its separable convolutions
     repeats: int
     stride: int  # of the first of them
 
 
 STEM = 32
-STAGES = {
-    "stage1": Stage(64, 1, 1),
-    "stage2": Stage(128, 2, 2),
-    "stage3": Stage(256, 2, 2),
-    "stage4": Stage(512, 6, 2),
-    "stage5": Stage(1024, 2, 2),  # the table gives its second layer stride 2 too: a misprint
-}
+STAGES = (
+    Stage("stage1", 64, 1, 1),
+    Stage("stage2", 128, 2, 2),
+    Stage("stage3", 256, 2, 2),
+    Stage("stage4", 512, 6, 2),
+    Stage("stage5", 1024, 2, 2),  # the table gives its second layer stride 2 too: a misprint
+)
 
 # What a window of three pixels at stride 2 finds beyond the edges of an image.
-PADDINGS: dict[str, Padding] = {"keras": (0, 1, 0, 1), "same": "same", "symmetric": 1}
+PADDINGS: Mapping[str, Padding] = MappingProxyType(
+    {"keras": (0, 1, 0, 1), "same": "same", "symmetric": 1}
+)
 
 
 class MobileNetV1(Classifier):
@@ -89,15 +94,15 @@ class MobileNetV1(Classifier):
         self.stem = make.stem(in_channels, channels)
         self.stage_channels = {"stem": channels}
         reached, dilation = 2, 1  # stride so far, and what of it became dilation instead
-        for name, stage in STAGES.items():
+        for stage in STAGES:
             stride = stage.stride if reached * stage.stride <= output_stride else 1
             # A layer that lost its stride still sees neighbours; those behind it, every other.
             later = dilation * stage.stride // stride
             before, channels = channels, make.channels(stage.width)
             blocks = [make.block(before, channels, stride, dilation)]
             blocks += [make.block(channels, channels, 1, later) for _ in range(stage.repeats - 1)]
-            self.add_module(name, nn.Sequential(*blocks))
-            self.stage_channels[name] = channels
+            self.add_module(stage.name, nn.Sequential(*blocks))
+            self.stage_channels[stage.name] = channels
             reached, dilation = reached * stride, later
         self.num_features = channels
         self.head = classifier_head(channels, num_classes, (), dropout)

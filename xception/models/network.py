@@ -23,6 +23,8 @@ class Network(nn.Module):
     """What a model file's card may say that it is for."""
     LAST_LAYER: ClassVar[str] = "head.classifier"
     """The path of the layer that knows the classes."""
+    SIDE_LAYERS: ClassVar[tuple[str, ...]] = ()
+    """The paths of others that know them, in towers that only help training."""
 
     options: dict[str, JSON]  # the arguments that build this model again
     MINIMUM_SIZE: int  # pixels of the shorter side of the smallest image that it takes

@@ -121,7 +121,7 @@ def load_weights(
         if classes is not None and classes != source.card.classes:
             same_classes = False
         if not same_classes:
-            last = model.LAST_LAYER + "."
+            last = tuple(f"{layer}." for layer in (model.LAST_LAYER, *model.SIDE_LAYERS))
             weights = {name: weights[name] for name in weights if not name.startswith(last)}
     model.load_state_dict(weights, strict=False)
     return [name for name in model.state_dict() if name not in weights]
