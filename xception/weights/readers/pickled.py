@@ -8,7 +8,7 @@ loader allows, and unlike it builds nothing of a size that the file chooses. Why
 """
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from xception.weights.readers.pickle_records import (
@@ -186,7 +186,7 @@ class _Machine:
             raise Unsound("damaged: a pickle that gives attributes to a plain value")
 
 
-def _fill(target: dict[Any, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
+def _fill(target: dict[Any, Any], pairs: Iterable[Sequence[Any]]) -> None:
     for key, value in pairs:
         # No other keys: many with one hash would make this loop endless.
         if not isinstance(key, str) and not (isinstance(key, int) and abs(key) < 1 << 31):

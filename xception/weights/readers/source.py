@@ -90,7 +90,7 @@ class Source:
         """
         self.check(offset, math.prod(shape) * dtype.itemsize)
         if dtype == np.bool_:  # a byte that is neither 0 nor 1 would be no bool for NumPy
-            return self.values(offset, shape, np.dtype(np.uint8)) != 0
+            return np.asarray(self.values(offset, shape, np.dtype(np.uint8)) != 0)
         array = np.empty(shape, dtype)
         self.file.seek(self.begin + offset)
         if _read_into(self.file, array.reshape(-1).view(np.uint8).data) != array.nbytes:
