@@ -17,9 +17,18 @@ OVERLAY_STRENGTH = 0.7  # opacity of the colours where the map is 1
 
 @runtime_checkable
 class Classifier(HasModules, Protocol):
-    """What Grad-CAM asks of a network: a head on the spatial mean of the last stage."""
+    """What Grad-CAM asks of a network: a head on what it makes of its last stage."""
 
     head: nn.Sequential
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether the stages are maps of places."""
+        ...
+
+    def embedding_of(self, stage: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
+        """The embedding that the last stage stands for."""
+        ...
 
     def forward_features(self, x: Float[Tensor, "b c h w"]) -> dict[str, Float[Tensor, "b _ _ _"]]:
         """Named stages, shallow to deep."""
@@ -51,7 +60,7 @@ def grad_cam(
         # Clones, because tensors of a caller's inference mode cannot take part in a gradient.
         stage, chosen = last.clone().requires_grad_(), classes.to(last.device).clone()
         with torch.enable_grad():
-            logits = model.head(stage.mean((2, 3)))  # b k
+            logits = model.head(model.embedding_of(stage))  # b k
             score = logits.gather(1, chosen[:, None]).sum()
         (gradient,) = torch.autograd.grad(score, stage)
     weights = gradient.mean(dim=(2, 3), keepdim=True)  # equation 1

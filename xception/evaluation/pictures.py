@@ -87,8 +87,8 @@ def collect(
 ) -> tuple[tuple[Mistake, ...], tuple[Explained, ...]]:
     """The surest mistakes among the outcomes of a split, with what the network saw in them.
 
-    The maps explain the wrong answer. Photos are cut as the network sees them but shown at a
-    readable size.
+    The maps explain the wrong answer; those of a network without feature maps stay empty. Photos
+    are cut as the network sees them but shown at a readable size.
 
     Raises:
         ImageError: a photo can no longer be read.
@@ -98,7 +98,8 @@ def collect(
     for mistake in chosen:
         data = photos.store.read(mistake.path)
         x = preprocess.tensor(data, mistake.path).to(device)
-        (cam,) = grad_cam(model, x, torch.tensor([photos.classes.index(mistake.predicted)]))
+        said = torch.tensor([photos.classes.index(mistake.predicted)])
+        (cam,) = grad_cam(model, x, said) if model.has_maps else torch.zeros_like(x[:, 0])
         sharp = preprocess.model_copy(update={"size": max(SHOWN_SIDE, preprocess.size)})
         shown = sharp.fit(decode(data, mistake.path, min_side=sharp.min_side))
         shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))

@@ -28,9 +28,18 @@ class Classifier(Network):
     stage_channels: dict[str, int]  # of the stages of `forward_features`, in their order
 
     def embed(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
-        """The last stage, averaged over its places."""
+        """The last stage, pooled."""
         *_, last = self.forward_features(x).values()
-        return last.mean((2, 3))
+        return self.embedding_of(last)
+
+    def embedding_of(self, stage: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f"]:
+        """The embedding that the last stage stands for: its mean over the places."""
+        return stage.mean((2, 3))
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether the stages are maps of places, in which Grad-CAM can show where it looked."""
+        return True
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
         """One logit per class."""

@@ -1,10 +1,12 @@
 """The models by name."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from xception.errors import UserError
+from xception.models import timm_models
 from xception.models.aligned_xception import Xception41, Xception65, Xception71
 from xception.models.building import build, closest
 from xception.models.deeplab_v3plus import DeepLabV3Plus
@@ -79,20 +81,42 @@ ZOO: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in _ENT
 
 
 def list_models() -> list[str]:
-    """The names that `create_model` knows."""
+    """The names that `create_model` knows, but for those of timm (`timm:NAME`)."""
     return list(ZOO)
+
+
+def find_entry(name: str) -> Entry:
+    """What the zoo knows of the model of this name: of `list_models()`, or `timm:NAME`.
+
+    Raises:
+        UserError: there is no such model, or timm is not installed; says what would be right.
+    """
+    if name in ZOO:
+        return ZOO[name]
+    if not name.startswith(timm_models.PREFIX):
+        raise UserError(f"no model is called {short(name)}{closest(name, ZOO)}")
+    architecture = name.removeprefix(timm_models.PREFIX)
+    return Entry(
+        name,
+        partial(timm_models.TimmClassifier, architecture=architecture),
+        timm_models.image_size(architecture),
+        f"{architecture} of timm",
+        timm_models.CITATION,
+    )
 
 
 def create_model(name: str, **options: Any) -> Network:
     """A fresh model of the zoo, in training mode.
 
     Args:
-        name: one of `list_models()`.
+        name: one of `list_models()`, or `timm:NAME` for any classification network of timm.
         options: the arguments of that model's class.
 
     Raises:
         UserError: the name, an option or its value is not right; says what would be.
     """
-    if name not in ZOO:
-        raise UserError(f"no model is called {short(name)}{closest(name, ZOO)}")
-    return build(name, ZOO[name].build, options)
+    make = find_entry(name).build
+    architecture = name.removeprefix(timm_models.PREFIX)
+    if name not in ZOO and options.get("architecture", architecture) != architecture:
+        raise UserError(f"{name}: the architecture must be {architecture!r}, or be left out")
+    return build(name, make, options)

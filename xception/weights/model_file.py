@@ -5,10 +5,10 @@ JSON. The architecture comes from the zoo by name and options; no code and no pi
 """
 
 import json
+from collections.abc import Mapping
 from io import BufferedReader
 from pathlib import Path
 
-import safetensors.torch
 import torch
 
 from xception.errors import UserError
@@ -28,6 +28,7 @@ from xception.weights.header import (
     parse_json,
     read_header,
 )
+from xception.weights.tensor_file import Lazy, header_bytes, lazy, write_tensors
 
 
 def save_model(path: str | Path, model: Network, card: Card) -> None:
@@ -39,7 +40,20 @@ def save_model(path: str | Path, model: Network, card: Card) -> None:
     """
     if card.architecture.options != model.options:
         raise ValueError(f"card of {card.architecture.options}, but model of {model.options}")
+    save_tensors(path, model, card, {k: lazy(value) for k, value in model.state_dict().items()})
+
+
+def save_tensors(path: str | Path, model: Network, card: Card, tensors: Mapping[str, Lazy]) -> None:
+    """The same for weights that are made one after the other; `model` may be without memory.
+
+    Raises:
+        ValueError: as for `save_model`, or the tensors are not those of the model.
+        UserError: the file cannot be written; a file that stood there stays as it was.
+    """
     _check_agreement(card, model)
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    if shapes != {name: tensor.shape for name, tensor in tensors.items()}:
+        raise ValueError("the tensors are not those of the model")
     card = card.model_copy(update={"version": VERSION})
     text = json.dumps(
         card.model_dump(mode="json"),
@@ -48,14 +62,11 @@ def save_model(path: str | Path, model: Network, card: Card) -> None:
         allow_nan=False,
         separators=(",", ":"),
     )
-    # Weights may lie in memory as channels_last; the file knows one order only.
-    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    data = safetensors.torch.save(tensors, {CARD_KEY: text})
-    length = int.from_bytes(data[:8], "little")
+    length = len(header_bytes(tensors, {CARD_KEY: text}))
     if length > MAX_HEADER_BYTES:
         raise ValueError(f"the card is too long: {length:,} bytes, {MAX_HEADER_BYTES:,} at most")
     parse_json(text)  # it must also be readable under the limits
-    write_whole(Path(path), lambda file: file.write(data))
+    write_whole(Path(path), lambda file: write_tensors(file, tensors, {CARD_KEY: text}))
 
 
 def load_model(path: str | Path) -> Network:
@@ -75,6 +86,9 @@ def load_model(path: str | Path) -> Network:
         _check_tensors(header, model, path)
         weights = {tensor.name: _read_values(file, tensor, path) for tensor in header.tensors}
     model.load_state_dict(weights, assign=True)
+    if any(buffer.is_meta for buffer in model.buffers()):  # tables that a network makes for itself
+        model = create_model(card.architecture.name, **card.architecture.options)
+        model.load_state_dict(weights)
     model.card = card
     return model.eval()
 
@@ -109,7 +123,13 @@ def load_weights(
         ModelFileError: the file is not sound.
         UserError: the file holds another architecture.
     """
-    source = load_model(path)
+    return start_from(model, load_model(path), path, classes=classes)
+
+
+def start_from(
+    model: Network, source: Network, path: str | Path, *, classes: tuple[str, ...] | None = None
+) -> list[str]:
+    """The same from a model that was loaded from `path`, whatever kind of file that is."""
     if isinstance(model, Segmenter) and isinstance(source, Classifier):
         _check_same(model.backbone, source, path)
         weights = {f"backbone.{name}": value for name, value in source.state_dict().items()}
