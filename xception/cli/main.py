@@ -28,7 +28,9 @@ VERBS = {
     "check": "Say what is wrong with a folder of photos before training.",
     "evaluate": "Measure a trained model on photos.",
     "predict": "Say what is in photos.",
+    "convert": "Weights of Keras, TensorFlow and PyTorch to model files and back.",
     "models": "List the models with their parameters and MACs.",
+    "cost": "Say what a network costs, layer by layer, on paper and measured.",
     "demo": "See all of it work on the embedded photos.",
 }
 # The machine refuses, and only a person can change that.

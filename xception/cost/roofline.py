@@ -63,9 +63,11 @@ def _axes(figure: Figure, measured: Measured, title: str) -> None:
         f"arithmetic: {peak / 1e9:.3g} GMAC/s", (right, peak), ha="right", va="bottom",
         xytext=(-4, 3), textcoords="offset points", color="#6b665f",
     )  # fmt: skip
+    middle = (left * corner) ** 0.5
     axes.annotate(
-        f"bandwidth: {machine.bytes_per_second / 1e9:.3g} GB/s", (0.02, 0.97),
-        xycoords="axes fraction", va="top", color="#6b665f",
+        f"bandwidth: {machine.bytes_per_second / 1e9:.3g} GB/s",
+        (middle, middle * machine.bytes_per_second), ha="right", va="bottom",
+        xytext=(-6, 2), textcoords="offset points", color="#6b665f",
     )  # fmt: skip
     whole = sum(measured.layers_ms)
     for kind, group in points.items():
@@ -78,7 +80,13 @@ def _axes(figure: Figure, measured: Measured, title: str) -> None:
             c=colour, marker=marker, alpha=0.65, linewidths=0, zorder=2,
             label=f"{kind}, {100 * share:.0f} % of the time",
         )  # fmt: skip
-    axes.set_title(title, loc="left", fontsize=11)
+    rest = 1 - sum(ms for group in points.values() for _, _, ms in group) / whole
+    axes.set_title(
+        f"{title}\n{100 * rest:.0f} % of the time goes to what multiplies nothing: "
+        "normalisation, activations, sums, pooling",
+        loc="left",
+        fontsize=10,
+    )
     axes.set_xlabel("arithmetic intensity, MAC per byte (1 MAC = 2 FLOP)")
     axes.set_ylabel("speed, GMAC per second")
     plain = FuncFormatter(lambda value, _: f"{value:g}")
