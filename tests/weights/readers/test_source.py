@@ -49,10 +49,13 @@ def test_one_description_is_small_and_all_together_too():
     large = source(bytes(MAX_READ_BYTES + 1))
     with pytest.raises(Unsound, match="at most"):
         large.read(0, MAX_READ_BYTES + 1)
-    for _ in range(MAX_DESCRIPTION_BYTES // (READ_COST_BYTES + 1)):
-        large.window(0, 10).read(0, 1)  # windows pay from the same purse
+    for _ in range(MAX_DESCRIPTION_BYTES // MAX_READ_BYTES - 1):
+        large.window(0, MAX_READ_BYTES).read(0, MAX_READ_BYTES)  # all pay from the same purse
+    large.budget[0] = 3 * READ_COST_BYTES
+    large.read(0, 1)
+    large.read(0, 0)
     with pytest.raises(Unsound, match="must be read"):
-        large.window(0, 10).read(0, 1)
+        large.window(0, 10).read(0, 10)
 
 
 def test_a_file_that_becomes_shorter():

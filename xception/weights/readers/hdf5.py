@@ -16,13 +16,14 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 UNDEFINED = (1 << 64) - 1  # an address that is none
 MAX_DEPTH = 32  # of groups in groups
 MAX_OBJECTS = 40_000
-MAX_MESSAGES = 10_000  # of one object
+MAX_MESSAGES = 200_000  # in the headers of all; those that are kept take 150 bytes each
 
 # Types of header messages (IV.A.2)
 DATASPACE, LINK_INFO, DATATYPE, LINK, EXTERNAL_FILES = 0x01, 0x02, 0x03, 0x06, 0x07
 LAYOUT, FILTERS, ATTRIBUTE, CONTINUATION, SYMBOL_TABLE = 0x08, 0x0B, 0x0C, 0x10, 0x11
 ATTRIBUTE_INFO = 0x15
 UNDERSTOOD = (DATASPACE, LINK_INFO, DATATYPE, LINK, LAYOUT, FILTERS, SYMBOL_TABLE)
+KEPT = (*UNDERSTOOD, EXTERNAL_FILES, ATTRIBUTE, ATTRIBUTE_INFO)
 SHARED = 0x02  # flag of a message that stands elsewhere
 
 
@@ -57,6 +58,7 @@ def walk(source: Source) -> Iterator[Member]:
         Unsound: the file is damaged, or holds what leads out of it or in a circle.
     """
     seen: set[int] = set()
+    left = MAX_MESSAGES
     waiting = [("", 0, _root_address(source))]
     while waiting:
         path, depth, address = waiting.pop()
@@ -65,7 +67,14 @@ def walk(source: Source) -> Iterator[Member]:
         if depth > MAX_DEPTH or len(seen) >= MAX_OBJECTS:
             raise Unsound(f"more than {MAX_OBJECTS:,} objects, or {MAX_DEPTH} groups in groups")
         seen.add(address)
-        member = Member(path, list(_messages(source, address)))
+        messages = []
+        for message in _messages(source, address):
+            left -= 1
+            if left < 0:
+                raise Unsound(f"more than {MAX_MESSAGES:,} statements about its members")
+            if message.kind in KEPT:
+                messages.append(message)
+        member = Member(path, messages)
         _refuse_what_leads_out(member)
         yield member
         if not member.is_dataset:
@@ -130,14 +139,10 @@ def _messages_1(source: Source, address: int, size: int, count: int) -> Iterator
 def _messages_2(source: Source, address: int, size: int, ordered: bool) -> Iterator[Message]:
     blocks = [(address, size)]
     head = 6 if ordered else 4
-    count = 0
     while blocks:
         address, size = blocks.pop(0)
         cursor = Cursor(source.read(address, size))
         while cursor.left >= head:
-            count += 1
-            if count > MAX_MESSAGES:
-                raise Unsound(f"more than {MAX_MESSAGES:,} statements about one object")
             kind, length, flags = cursor.fields("BHB")
             cursor.take(head - 4)
             message = Message(kind, flags, cursor.take(length))

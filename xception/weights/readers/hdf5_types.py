@@ -25,7 +25,7 @@ from xception.weights.readers.source import (
     text,
 )
 
-MAX_STRINGS = 20_000  # in one attribute
+MAX_STRINGS = 20_000  # in one attribute, or in one heap of them
 
 # IEEE 754 and bfloat16: size in bytes; where exponent and fraction begin and how wide they are;
 # the bias of the exponent (IV.A.2.d)
@@ -91,37 +91,78 @@ def element_of(cursor: Cursor) -> Element:
     raise Unsound(f"a type that Keras does not write (HDF5 class {kind}, {size} bytes)")
 
 
-def attribute(source: Source, member: Member, name: str) -> str | None:
-    """The text of an attribute; None if the member has none of that name.
+class Attributes:
+    """The attributes of a file's members that are text."""
 
-    Raises:
-        Unsound: it is not one text.
-    """
-    found = attributes(source, member, name)
-    if found is not None and len(found) != 1:
-        raise Unsound(f"attribute {name!r} of {member.path!r:.80} is not one text")
-    return None if found is None else found[0]
+    def __init__(self, source: Source):
+        self._source = source
+        self._heaps: dict[int, dict[int, bytes]] = {}  # as large as the source's budget at most
+
+    def text(self, member: Member, name: str) -> str | None:
+        """The text of an attribute; None if the member has none of that name.
+
+        Raises:
+            Unsound: it is not one text.
+        """
+        found = self.texts(member, name)
+        if found is not None and len(found) != 1:
+            raise Unsound(f"attribute {name!r} of {member.path!r:.80} is not one text")
+        return None if found is None else found[0]
+
+    def texts(self, member: Member, name: str) -> list[str] | None:
+        """The texts of an attribute that is a list of them; None if there is none of that name.
+
+        Raises:
+            Unsound: it is not text, or too much of it.
+        """
+        for message in member.messages:
+            if message.kind == ATTRIBUTE_INFO:
+                cursor = Cursor(message.data)
+                _, flags = cursor.fields("BB")
+                cursor.take(2 if flags & 1 else 0)
+                if cursor.fields("Q") != (UNDEFINED,):
+                    raise Unsound(f"{member.path!r:.80} has attributes in HDF5's dense form")
+            if message.kind == ATTRIBUTE and (parts := _attribute_named(message.data, name)):
+                return self._texts(parts, f"{member.path}:{name}")
+        return None
+
+    def _texts(self, parts: "_Attribute", what: str) -> list[str]:
+        count = math.prod(shape_of(parts.shape, what))
+        if count == 0:  # h5py knows no type for an empty list and calls it one of numbers
+            return []
+        element = element_of(parts.kind)
+        if count > MAX_STRINGS:
+            raise Unsound(f"{what!r:.80} has {count:,} texts; {MAX_STRINGS:,} at most")
+        if element.kind == "string":
+            found = [parts.values.take(element.size).split(b"\0")[0] for _ in range(count)]
+        elif element.kind == "string elsewhere":
+            found = [self._text_elsewhere(parts.values) for _ in range(count)]
+        else:
+            raise Unsound(f"{what!r:.80} is not text")
+        if sum(map(len, found)) > MAX_READ_BYTES:
+            raise Unsound(f"{what!r:.80} is longer than {MAX_READ_BYTES:,} bytes")
+        return [text(one, what) for one in found]
+
+    def _text_elsewhere(self, values: Cursor) -> bytes:
+        """A text of variable length, which stands in a global heap (III.E)."""
+        length, address, index = values.fields("IQI")
+        if length == 0:
+            return b""
+        if address not in self._heaps:
+            self._heaps[address] = dict(_global_heap(self._source, address))
+        found = self._heaps[address].get(index, b"")
+        if len(found) < length:
+            raise Unsound("damaged: a text is not where it should be")
+        return found[:length].split(b"\0")[0]
 
 
-def attributes(source: Source, member: Member, name: str) -> list[str] | None:
-    """The texts of an attribute that is a list of them; None if there is none of that name.
-
-    Raises:
-        Unsound: it is not text, or too much of it.
-    """
-    for message in member.messages:
-        if message.kind == ATTRIBUTE_INFO:
-            cursor = Cursor(message.data)
-            _, flags = cursor.fields("BB")
-            cursor.take(2 if flags & 1 else 0)
-            if cursor.fields("Q") != (UNDEFINED,):
-                raise Unsound(f"{member.path!r:.80} has attributes in HDF5's dense form")
-        if message.kind == ATTRIBUTE and (cursor := _attribute_named(message.data, name)):
-            return _texts(source, cursor, f"{member.path}:{name}")
-    return None
+class _Attribute(NamedTuple):
+    kind: Cursor
+    shape: Cursor
+    values: Cursor
 
 
-def _attribute_named(data: bytes, name: str) -> "_Attribute | None":
+def _attribute_named(data: bytes, name: str) -> _Attribute | None:
     """The parts of an attribute message (IV.A.2.m) if it has that name."""
     cursor = Cursor(data)
     version, flags, *sizes = cursor.fields("BBHHH")
@@ -140,52 +181,17 @@ def _attribute_named(data: bytes, name: str) -> "_Attribute | None":
     return _Attribute(Cursor(parts[1]), Cursor(parts[2]), cursor)
 
 
-class _Attribute(NamedTuple):
-    kind: Cursor
-    shape: Cursor
-    values: Cursor
-
-
-def _texts(source: Source, parts: _Attribute, what: str) -> list[str]:
-    count = math.prod(shape_of(parts.shape, what))
-    if count == 0:  # h5py knows no type for an empty list and calls it one of numbers
-        return []
-    element = element_of(parts.kind)
-    if count > MAX_STRINGS:
-        raise Unsound(f"{what!r:.80} has {count:,} texts; {MAX_STRINGS:,} at most")
-    if element.kind == "string":
-        found = [parts.values.take(element.size).split(b"\0")[0] for _ in range(count)]
-    elif element.kind == "string elsewhere":
-        heaps: dict[int, dict[int, bytes]] = {}
-        found = [_text_elsewhere(source, parts.values, heaps) for _ in range(count)]
-    else:
-        raise Unsound(f"{what!r:.80} is not text")
-    if sum(map(len, found)) > MAX_READ_BYTES:
-        raise Unsound(f"{what!r:.80} is longer than {MAX_READ_BYTES:,} bytes")
-    return [text(one, what) for one in found]
-
-
-def _text_elsewhere(source: Source, values: Cursor, heaps: dict[int, dict[int, bytes]]) -> bytes:
-    """A text of variable length, which stands in a global heap (III.E)."""
-    length, address, index = values.fields("IQI")
-    if length == 0:
-        return b""
-    if address not in heaps:
-        heaps[address] = dict(_global_heap(source, address))
-    found = heaps[address].get(index, b"")
-    if len(found) < length:
-        raise Unsound("damaged: a text is not where it should be")
-    return found[:length].split(b"\0")[0]
-
-
 def _global_heap(source: Source, address: int) -> Iterator[tuple[int, bytes]]:
     signature, version, _, size = source.fields(address, "4sB3sQ")
     if signature != b"GCOL" or version != 1:
         raise Unsound("damaged: a text is not where it should be")
     cursor = Cursor(source.read(address, size), 16)
-    while cursor.left >= 16:
+    for _ in range(MAX_STRINGS):
+        if cursor.left < 16:
+            return
         index, _, _, length = cursor.fields("HHIQ")
         if index == 0:  # the rest is free
             return
         yield index, cursor.take(length)
         cursor.take(min(-length % 8, cursor.left))
+    raise Unsound(f"more than {MAX_STRINGS:,} texts in one place")

@@ -17,7 +17,7 @@ from xception.weights.readers.hdf5 import (
     UNDEFINED,
     Member,
 )
-from xception.weights.readers.hdf5_types import Element, attribute, element_of, shape_of
+from xception.weights.readers.hdf5_types import Attributes, Element, element_of, shape_of
 from xception.weights.readers.source import Cursor, Source, Unsound, check_shape, widen_bfloat16
 
 
@@ -60,7 +60,7 @@ def dataset(source: Source, member: Member) -> Dataset:
     element = element_of(Cursor(kind.data))
     if element.kind.startswith("string"):
         raise Unsound(f"{member.path!r:.80} holds text, not numbers")
-    if element.kind == "opaque" and attribute(source, member, "dtype") != "bfloat16":
+    if element.kind == "opaque" and Attributes(source).text(member, "dtype") != "bfloat16":
         raise Unsound(f"{member.path!r:.80} holds values of an unknown type")
     if member.first(FILTERS) is not None:
         raise Unsound(_not_in_one_piece(member.path))

@@ -19,7 +19,7 @@ from pydantic import JsonValue
 
 from xception.weights.header import parse_json
 from xception.weights.readers.hdf5 import Member, walk
-from xception.weights.readers.hdf5_types import attribute, attributes
+from xception.weights.readers.hdf5_types import Attributes
 from xception.weights.readers.hdf5_values import Dataset, dataset
 from xception.weights.readers.source import Collection, Source, Unsound
 from xception.weights.readers.stored import Foreign
@@ -48,27 +48,28 @@ def read_hdf5(source: Source) -> Foreign:
         else:
             tree.groups[member.path] = member
     tensors = Collection(source.size)
+    said = Attributes(source)
     for prefix in (f"{WEIGHTS_GROUP}/", ""):
         group = tree.groups.get(prefix.rstrip("/"))
-        layers = _names(source, group, "layer_names") if group else None
+        layers = _names(said, group, "layer_names") if group else None
         if layers is not None:
-            _add_layers(source, tensors, tree, prefix, layers)
-            return Foreign("keras_h5", tensors.tensors, _meta(source, tree))
+            _add_layers(said, tensors, tree, prefix, layers)
+            return Foreign("keras_h5", tensors.tensors, _meta(said, tree))
     if any(VARIABLES in path.split("/")[:-1] for path in tree.datasets):
         for path in sorted(tree.datasets, key=_natural):
             _add(tensors, path, tree.datasets[path])
-        return Foreign("keras_weights_h5", tensors.tensors, _meta(source, tree))
+        return Foreign("keras_weights_h5", tensors.tensors, _meta(said, tree))
     raise Unsound("an HDF5 file, but not one with weights of Keras")
 
 
 def _add_layers(
-    source: Source, tensors: Collection, tree: _Tree, prefix: str, layers: list[str]
+    said: Attributes, tensors: Collection, tree: _Tree, prefix: str, layers: list[str]
 ) -> None:
     """Put the tensors that the layers name first, then all others."""
     left = dict(tree.datasets)
     for layer in layers:
         group = tree.groups.get(prefix + layer)
-        weights = _names(source, group, "weight_names") if group else None
+        weights = _names(said, group, "weight_names") if group else None
         if weights is None:
             raise Unsound(f"layer {layer!r:.80} is announced, but not there")
         for weight, short in zip(weights, _short(layer, weights), strict=True):
@@ -91,30 +92,30 @@ def _add(tensors: Collection, name: str, found: Dataset) -> None:
     tensors.add(name, found.shape, found.dtype, found.read)
 
 
-def _names(source: Source, group: Member, name: str) -> list[str] | None:
+def _names(said: Attributes, group: Member, name: str) -> list[str] | None:
     """A list of names; Keras spreads one that is too long over attributes NAME0, NAME1, …"""
-    names = attributes(source, group, name)
+    names = said.texts(group, name)
     if names is not None:
         return names
     parts = []
-    while (part := attributes(source, group, f"{name}{len(parts)}")) is not None:
+    while (part := said.texts(group, f"{name}{len(parts)}")) is not None:
         parts.append(part)
     return [one for part in parts for one in part] if parts else None
 
 
-def _meta(source: Source, tree: _Tree) -> dict[str, JsonValue]:
+def _meta(said: Attributes, tree: _Tree) -> dict[str, JsonValue]:
     """What the file says of itself."""
     meta: dict[str, JsonValue] = {}
     root = tree.groups[""]
-    if (config := attribute(source, root, "model_config")) is not None:
+    if (config := said.text(root, "model_config")) is not None:
         meta["config"] = json_object(config, "model_config")
     for name in ("keras_version", "backend"):
         for group in (root, tree.groups.get(WEIGHTS_GROUP)):
-            if group and name not in meta and (found := attribute(source, group, name)):
+            if group and name not in meta and (found := said.text(group, name)):
                 meta[name] = found[:100]
     names: dict[str, JsonValue] = {}
     for path, group in tree.groups.items():
-        if path.endswith(f"/{VARIABLES}") and (name := attribute(source, group, "name")):
+        if path.endswith(f"/{VARIABLES}") and (name := said.text(group, "name")):
             names[path.removesuffix(f"/{VARIABLES}")] = name[:1000]
     if names:
         meta["layer_names"] = names

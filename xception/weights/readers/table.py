@@ -14,6 +14,7 @@ MAGIC = 0xDB4775248B80FB57
 FOOTER_BYTES = 48
 MAX_KEY_BYTES = 2048
 MAX_ENTRIES = 60_000
+MAX_KEYS_BYTES = 8 << 20  # of all keys, which are stored by their differences
 
 
 def is_table(source: Source) -> bool:
@@ -32,12 +33,13 @@ def entries(source: Source) -> Iterator[tuple[bytes, bytes]]:
     footer = Cursor(source.read(source.size - FOOTER_BYTES, FOOTER_BYTES))
     _handle(footer)  # of a block about the table, which TensorFlow leaves empty
     last = None
-    count = 0
+    count = characters = 0
     for _, handle in _block(source, *_handle(footer)):
         for key, value in _block(source, *_handle(Cursor(handle))):
             count += 1
-            if count > MAX_ENTRIES:
-                raise Unsound(f"more than {MAX_ENTRIES:,} entries in the index")
+            characters += len(key)
+            if count > MAX_ENTRIES or characters > MAX_KEYS_BYTES:
+                raise Unsound(f"more than {MAX_ENTRIES:,} entries in the index, or too long ones")
             if last is not None and key <= last:
                 raise Unsound("damaged: the entries of the index are out of order")
             last = key

@@ -50,6 +50,7 @@ DTYPES = {
 NOT_NUMBERS = (7, 20, 21)  # string, resource, variant
 MAX_SHARDS = 256
 MAX_SLICES = 64  # of one variable
+MAX_LEFT_OUT = 100  # names that are told
 FULL_EXTENT = -1
 
 Extent = tuple[int, int]
@@ -97,7 +98,8 @@ def read_checkpoint(index: Source, open_shard: Callable[[int, int], Source]) -> 
         else:
             load = _load(entry, shards)
         tensors.add(entry.name, entry.shape, _dtype(entry), load)
-    return Foreign("tensorflow", tensors.tensors, {"left_out": left_out} if left_out else {})
+    meta: dict[str, JsonValue] = {"left_out": left_out[:MAX_LEFT_OUT]} if left_out else {}
+    return Foreign("tensorflow", tensors.tensors, meta)
 
 
 def _shards(header: bytes | None, open_shard: Callable[[int, int], Source]) -> list[Source]:
