@@ -5,7 +5,7 @@ from PIL import Image
 from torch import nn
 
 from xception.evaluation.explain import grad_cam, overlay
-from xception.models.zoo import create_model
+from xception.models.xception import Xception
 
 
 class ByHand(nn.Module):
@@ -50,7 +50,7 @@ def test_the_map_is_scaled_to_the_image():
 
 def test_a_model_of_the_zoo_is_left_as_it_was():
     torch.manual_seed(0)
-    model = create_model("xception", num_classes=3, width=0.125, middle=1).train()
+    model = Xception(num_classes=3, width=0.125, middle=1).train()
     model.head.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x = torch.randn(2, 3, 72, 88)
@@ -71,7 +71,7 @@ def test_a_model_of_the_zoo_is_left_as_it_was():
 
 def test_explaining_one_image_or_many_is_the_same():
     torch.manual_seed(1)
-    model = create_model("xception", num_classes=3, width=0.125, middle=1).eval()
+    model = Xception(num_classes=3, width=0.125, middle=1).eval()
     x = torch.randn(3, 3, 71, 71)
     classes = torch.tensor([1, 0, 2])
     together = grad_cam(model, x, classes)

@@ -11,7 +11,7 @@ from xception.data.loader import Batch
 from xception.data.preprocess import Preprocess
 from xception.evaluation.evaluate import Outcomes
 from xception.evaluation.pictures import collect, samples, surest_mistakes
-from xception.models.zoo import create_model
+from xception.models.xception import Xception
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 
@@ -79,9 +79,7 @@ def test_with_several_labels_a_mistake_is_a_label_wrongly_given(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_mistakes_are_shown_as_the_network_saw_them(photos, channels):
     torch.manual_seed(0)
-    model = create_model(
-        "xception", num_classes=3, in_channels=channels, width=0.125, middle=1
-    ).eval()
+    model = Xception(num_classes=3, in_channels=channels, width=0.125, middle=1).eval()
     preprocess = Preprocess(size=72, channels=channels)
     rows = [[0.0, 0.0, 1.0]] * 2 + [[0.0, 1.0, 0.0]] * 2 + [[0.0, 0.0, 1.0]] * 2
     mistakes, explained = collect(
@@ -97,8 +95,28 @@ def test_mistakes_are_shown_as_the_network_saw_them(photos, channels):
         np.testing.assert_allclose(np.asarray(photo).mean((0, 1)), COLOURS["blue"], atol=4)
 
 
+def test_a_network_without_maps_leaves_its_mistakes_unpainted(photos):
+    class Tokens(Xception):
+        @property
+        def has_maps(self) -> bool:
+            return False
+
+        def forward_features(self, x):
+            raise AssertionError("there are no maps to look for")
+
+    model = Tokens(num_classes=3, width=0.05, middle=0).eval()
+    outcomes = outcomes_of(photos, [[0.0, 0.0, 1.0]] * 6)
+    mistakes, explained = collect(
+        model, photos, outcomes, Preprocess(size=72), split="test", device="cpu"
+    )
+    assert len(mistakes) == len(explained)
+    for pictures in explained:
+        photo, painted = opened(pictures.photo), opened(pictures.overlay)
+        np.testing.assert_array_equal(np.asarray(photo), np.asarray(painted))
+
+
 def test_a_photo_that_is_gone_is_named(photos, tmp_path):
-    model = create_model("xception", num_classes=3, width=0.125, middle=1).eval()
+    model = Xception(num_classes=3, width=0.125, middle=1).eval()
     outcomes = outcomes_of(photos, [[0.0, 0.0, 1.0]] * 6)
     (tmp_path / "test/blue/0.png").unlink()
     with pytest.raises(ImageError, match=r"test/blue/0\.png"):

@@ -71,6 +71,14 @@ def test_a_wrong_setting_is_named(settings, words):
     assert "\n" not in str(caught.value)
 
 
+def test_options_of_a_recipe_s_network_are_not_given_to_another():
+    scratch = configure()
+    assert scratch.model_options["width"] == 0.25
+    other = configure(settings={"model": "mobilenet_v1", "model_options.width": 0.5})
+    assert (other.model, other.model_options) == ("mobilenet_v1", {"width": 0.5})
+    assert configure(settings={"model": "xception"}) == scratch
+
+
 def test_an_unknown_recipe_gets_the_closest_name():
     with pytest.raises(UserError, match="did you mean 'scratch'"):
         configure(recipe="scrach")

@@ -50,6 +50,8 @@ def configure(
         if Path(weights).is_dir():  # a run folder
             settings["weights"] = weights = str(Path(weights) / "model.safetensors")
         values = _network_of(Path(weights), values)
+    if "model" in values and settings.get("model", values["model"]) != values["model"]:
+        values = {**values, "model_options": {}}  # those of the other network mean nothing here
     chosen = parse(override(values, settings), str(config) if config else "the settings")
     decided = OWN_OPTIONS & chosen.model_options.keys()
     if decided:

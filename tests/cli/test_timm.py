@@ -1,0 +1,38 @@
+import json
+from pathlib import Path
+
+import oracles
+import pytest
+
+from xception.weights.card import read_card
+
+SMALL = ["--set", "model_options={}", "--size", "32", "--batch-size", "8", "--workers", "0"]
+
+
+@pytest.mark.filterwarnings("default::DeprecationWarning")
+def test_a_network_of_timm_from_photos_to_answers(xception, photos: Path, tmp_path: Path):
+    oracles.timm()
+    run = tmp_path / "run"
+    words = ["--model", "timm:test_resnet", "--epochs", "1", "--device", "cpu", "--quiet"]
+    done = xception("train", photos, "--out", run, *SMALL, *words)
+    assert done.status == 0, done.stderr
+    card = read_card(run / "model.safetensors")
+    assert card.architecture.name == "timm:test_resnet"
+    assert card.architecture.options["architecture"] == "test_resnet"
+    photo = photos / "test" / "red" / "0.png"
+    answer = xception("predict", run, photo, "--json", "--explain", tmp_path / "where")
+    assert answer.status == 0, answer.stderr
+    (found,) = json.loads(answer.stdout)
+    assert {one["label"] for one in found["top"]} == {"blue", "green", "red"}
+    assert Path(found["explanation"]).is_file()
+    measured = xception("evaluate", run, photos, "--json")
+    assert measured.status == 0, measured.stderr
+    assert json.loads(measured.stdout)["samples"] == 12
+
+
+def test_a_wrong_name_is_answered_in_a_line(xception, photos: Path, tmp_path: Path):
+    oracles.timm()
+    done = xception("train", photos, "--out", tmp_path / "run", "--model", "timm:resnet81")
+    assert done.status == 2
+    assert "did you mean timm:resnet" in done.stderr
+    assert "Traceback" not in done.stderr
