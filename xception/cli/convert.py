@@ -11,8 +11,18 @@ from xception.deploy.runtime import MODEL_FILE
 from xception.errors import UserError
 from xception.models.network import Network
 from xception.weights.compare import TOLERANCE, Comparison, compare
-from xception.weights.convert import NO_CLASSIFIER, Converted, is_ours, load_any, read_foreign
+from xception.weights.convert import (
+    NO_CLASSIFIER,
+    Converted,
+    Wishes,
+    card_of,
+    convert_file,
+    is_ours,
+    load_any,
+    read_foreign,
+)
 from xception.weights.foreign_files import OURS, choose_source, write_foreign
+from xception.weights.hub import IMAGENET, fetch
 from xception.weights.model_file import load_model, save_model
 from xception.weights.names.sources import SOURCES
 
@@ -72,12 +82,13 @@ def command(
     """Weights of Keras, TensorFlow and PyTorch to model files and back, number for number.
 
     FILE is a .h5, .weights.h5 or .keras of Keras, a TensorFlow checkpoint (a folder, a prefix or a
-    .tar.gz), a .pth or .safetensors of timm, torchvision or Cadene, or a model file or run of ours.
-    Without --to and --compare it only says what FILE is.
+    .tar.gz), a .pth or .safetensors of timm, torchvision or Cadene, a model file or run of ours, or
+    imagenet:MODEL for published weights. Without --to and --compare it only says what FILE is.
 
     \b
     Examples:
       xception convert xception_weights.h5 --to model.safetensors
+      xception convert imagenet:xception65 --to model.safetensors
       xception convert runs/shirts-1 --to shirts.weights.h5
       xception convert model.safetensors --to port.pth --layout timm
       xception convert model.safetensors --compare xception_weights.h5
@@ -85,16 +96,8 @@ def command(
     if out is not None and out.exists() and not overwrite:
         raise UserError(f"--to {out}: it exists; --overwrite replaces it")
     names = None if classes is None else read_classes(classes)
-    model, converted = read(file, names, drop_background, license)
-    answer = describe(file, model, converted)
-    if out is not None:
-        source = choose_source(out, model.card.architecture.name, layout)
-        if source is None:
-            save_model(out, model, model.card)
-        else:
-            write_foreign(out, model, source)
-        answer["out"] = str(out)
-        answer["layout"] = OURS if source is None else source.layout
+    wishes = Wishes(names, not drop_background, license)
+    answer, model = convert(file, out, layout, wishes, keep=other is not None)
     comparison = None
     if other is not None:
         found = load_any(located(other))
@@ -108,22 +111,42 @@ def command(
         print_comparison(comparison, file, other)
 
 
-def read(
-    file: Path, classes: list[str] | None, drop_background: bool, license: str | None
-) -> tuple[Network, Converted | None]:
-    """The model of a file, and how it was converted if it is not one of ours."""
-    file = located(file)
-    if not is_ours(file):
-        converted = read_foreign(
-            file, classes=classes, background=not drop_background, license=license
-        )
-        return converted.model, converted
-    if classes is not None or drop_background or license is not None:
-        raise UserError(
-            f"{file} is a model file of ours, whose card says its classes and licence: "
-            "--classes, --drop-background and --license are for other libraries' files"
-        )
-    return load_model(file), None
+def convert(
+    file: Path, out: Path | None, layout: str | None, wishes: Wishes, *, keep: bool
+) -> tuple[dict[str, Any], Network]:
+    """Write `out`, and say what `file` is; the network has weights if they are to be kept."""
+    published = str(file).removeprefix(f"{IMAGENET}:")
+    if published != str(file) and not file.exists():
+        fetched = fetch(published)
+        origin = {"repo": fetched.published.repo, "revision": fetched.published.revision}
+        license = wishes.license or fetched.published.license
+        wishes = wishes._replace(license=license, origin=origin)
+        path = fetched.path
+    else:
+        path = located(file)
+    if is_ours(path):
+        if wishes != Wishes():
+            raise UserError(
+                f"{file} is a model file of ours, whose card says its classes and licence: "
+                "--classes, --drop-background and --license are for other libraries' files"
+            )
+        model, converted = load_model(path), None
+    elif out is None or keep or choose_source(out, card_of(path).architecture.name, layout):
+        converted = read_foreign(path, wishes)
+        model = converted.model
+    else:  # one tensor after the other, in little memory
+        converted = convert_file(path, out, wishes)
+        answer = describe(file, converted.model, converted)
+        return answer | {"out": str(out), "layout": OURS}, converted.model
+    answer = describe(file, model, converted)
+    if out is not None:
+        source = choose_source(out, model.card.architecture.name, layout)
+        if source is None:
+            save_model(out, model, model.card)
+        else:
+            write_foreign(out, model, source)
+        answer |= {"out": str(out), "layout": OURS if source is None else source.layout}
+    return answer, model
 
 
 def located(file: Path) -> Path:

@@ -52,7 +52,10 @@ def choices(field: str) -> click.Choice:
 )
 @click.option("--model", metavar="NAME", help="A name of `xception models`.")
 @click.option(
-    "--weights", type=options.FilePath(), metavar="FILE", help="A model file to start from."
+    "--weights",
+    type=options.FilePath(),
+    metavar="FILE",
+    help="Start from a model file, a weight file of another library, or published ones: imagenet.",
 )
 @click.option("--freeze", type=choices("freeze"), help="Train the head only, on stored features.")
 @click.option("--size", type=options.SIDE, metavar="PIXELS", help="Side of the network's input.")
@@ -107,6 +110,7 @@ def command(
     Examples:
       xception train photos/
       xception train photos/ --weights runs/shirts-1/model.safetensors --freeze backbone
+      xception train photos/ --weights imagenet --model xception65
       xception train photos/ --epochs 20 --set augment.mixup=0.2 --out runs/try
       torchrun --nproc-per-node 8 -m xception train photos/ --recipe xception-imagenet --out runs/a
     """

@@ -22,7 +22,8 @@ from xception.training.losses import balanced_weights
 from xception.training.progress import Progress
 from xception.training.randomness import seed_torch
 from xception.weights.card import Architecture, Card
-from xception.weights.model_file import load_weights, save_model
+from xception.weights.convert import load_any
+from xception.weights.model_file import save_model, start_from
 
 # Settings that change nothing of the result, so that a resumed run may have others.
 FREE_SETTINGS = ("workers", "device", "checkpoint_minutes", "tensorboard")
@@ -50,7 +51,8 @@ class Assembly:
         )
         self.model = as_classifier(network, config.model)
         if config.weights is not None:
-            load_weights(self.model, config.weights, classes=photos.classes)
+            source = load_any(Path(config.weights))
+            start_from(self.model, source, config.weights, classes=photos.classes)
         if config.batch_norm_momentum is not None:
             for module in self.model.modules():
                 if isinstance(module, nn.BatchNorm2d):

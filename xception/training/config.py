@@ -57,7 +57,7 @@ class TrainConfig(Record):
     # the network
     model: str = "xception"
     model_options: dict[str, Any] = {}
-    weights: str | None = None  # a model file of ours to start from
+    weights: str | None = None  # a model file to start from, ours or another library's
     freeze: Literal["none", "backbone"] = "none"
     dropout: Fraction = 0  # before the classifier
     batch_norm_momentum: Fraction | None = None  # weight of the newest batch; None: the model's own

@@ -7,7 +7,8 @@ from typing import Any
 
 from xception.errors import UserError
 from xception.training.config import TrainConfig, override, parse, read_yaml
-from xception.weights.card import read_card
+from xception.weights.convert import card_of
+from xception.weights.hub import IMAGENET, fetch
 
 OWN_OPTIONS = {"num_classes", "in_channels", "dropout"}  # decided by the photos and settings
 FOLDER = Path(__file__).parent / "recipes"
@@ -27,7 +28,8 @@ def configure(
     """The configuration of a recipe or a `config.yaml`, with single settings changed.
 
     Without either the recipe is `finetune` where `settings` name weights to start from, else
-    `scratch`. With weights, the network and its preprocessing are those of the model file.
+    `scratch`. With weights, the network and its preprocessing are those of their file;
+    the word "imagenet" stands for the published weights of the model.
 
     Args:
         recipe: one of `list_recipes()`.
@@ -47,7 +49,12 @@ def configure(
         values = {"recipe": name, **read_yaml(_find(name))}
     weights = settings.get("weights") or values.get("weights")
     if isinstance(weights, str) and config is None:
-        if Path(weights).is_dir():  # a run folder
+        if weights == IMAGENET and not Path(weights).exists():
+            model = settings.get("model") or values.get(
+                "model", TrainConfig.model_fields["model"].default
+            )
+            settings["weights"] = weights = str(fetch(model).path)
+        elif (Path(weights) / "model.safetensors").is_file():  # a run folder
             settings["weights"] = weights = str(Path(weights) / "model.safetensors")
         values = _network_of(Path(weights), values)
     if "model" in values and settings.get("model", values["model"]) != values["model"]:
@@ -71,7 +78,7 @@ def _find(name: str) -> Path:
 
 
 def _network_of(weights: Path, values: dict[str, Any]) -> dict[str, Any]:
-    card = read_card(weights)
+    card = card_of(weights)
     options = {k: v for k, v in card.architecture.options.items() if k not in OWN_OPTIONS}
     return {
         **values,

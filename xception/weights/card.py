@@ -17,7 +17,7 @@ VERSION = "1.1"
 """Of the card's format: the minor number grows with new fields (older programs ignore them, older
 files get their defaults), the major one when an older program would misunderstand a file.
 
-1.1: the task "segmentation", which an older program refuses by name.
+1.1: the task "segmentation", which an older program refuses by name, and `source`.
 """
 
 
@@ -53,6 +53,8 @@ class Card(BaseModel):
     """The configuration of the training, as it was run."""
     metrics: dict[str, JsonValue] = {}
     """What was measured, and on what."""
+    source: dict[str, JsonValue] = {}
+    """Of weights that were converted: library, network, file and its sha256."""
     license: str | None = None
     """SPDX identifier of the weights' licence, if one was given."""
     package_version: str = __version__

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xception.errors import UserError
-from xception.models.network import Network
+from xception.models.network import JSON, Network
 
 TOLERANCE = 1e-4
 
@@ -32,7 +32,7 @@ class Comparison(NamedTuple):
     """All layers in the order of computing, and what the two networks say of themselves."""
 
     layers: list[Difference]
-    options: dict[str, tuple[object, object]]  # those that differ
+    options: dict[str, tuple[JSON, JSON]]  # those that differ
 
     @property
     def first(self) -> Difference | None:
@@ -102,17 +102,18 @@ def _run(
     model: Network, image: Float[Tensor, "1 c h w"], see: Callable[[str, Tensor], None]
 ) -> None:
     """Show what each layer gives, in the order of computing."""
-    hooks = [
+
+    def hook(name: str) -> Callable[[nn.Module, object, Tensor], None]:
         # A copy: the next layer may write over it.
-        module.register_forward_hook(lambda _, __, value, name=name: see(name, value.clone()))
-        for name, module in _layers(model).items()
-    ]
+        return lambda module, inputs, value: see(name, value.clone())
+
+    hooks = [layer.register_forward_hook(hook(name)) for name, layer in _layers(model).items()]
     try:
         with torch.inference_mode():
             model(image)
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in hooks:
+            handle.remove()
 
 
 def _difference(

@@ -4,8 +4,11 @@ Values are never touched, only the order of their axes. The options of the netwo
 source's definition, so that it answers as the source does, number for number.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -16,14 +19,15 @@ from xception.data.preprocess import Preprocess
 from xception.errors import UserError
 from xception.models.network import Network
 from xception.models.zoo import ZOO, create_model
-from xception.weights.card import Architecture, Card
+from xception.weights.card import Architecture, Card, read_card
 from xception.weights.header import CARD_KEY, MAX_HEADER_BYTES, open_regular
 from xception.weights.identify import Fit, head_of, identify, network_shapes, some
-from xception.weights.model_file import load_model
+from xception.weights.model_file import load_model, save_tensors
 from xception.weights.names.source import OPTIONAL, Source
-from xception.weights.names.table import LAYOUTS, Row
+from xception.weights.names.table import LAYOUTS
 from xception.weights.readers.detect import open_foreign
 from xception.weights.readers.stored import Foreign, ForeignFileError, StoredTensor
+from xception.weights.tensor_file import Lazy
 
 NO_CLASSIFIER = ("no classifier",)
 """The classes of a model whose file had none: its last layer gives zeros until it is trained."""
@@ -40,6 +44,22 @@ class Converted(NamedTuple):
     """The file had no classifier: see NO_CLASSIFIER."""
 
 
+class Wishes(NamedTuple):
+    """What a file does not say of itself."""
+
+    classes: Sequence[str] | None = None
+    """What the logits stand for; by default their numbers."""
+    background: bool = True
+    """Keep the first logit, which is no class in 1001-class networks of TensorFlow."""
+    license: str | None = None
+    """SPDX identifier of the weights' licence, for the card."""
+    origin: Mapping[str, str] = MappingProxyType({})
+    """Where the file comes from, for the card."""
+
+
+NONE = Wishes()
+
+
 def load_any(path: Path) -> Network:
     """The model of a file, ours or another library's, in evaluation mode.
 
@@ -49,11 +69,23 @@ def load_any(path: Path) -> Network:
     return load_model(path) if is_ours(path) else read_foreign(path).model
 
 
+def card_of(path: Path) -> Card:
+    """The card of a file, ours or another library's; its weights are not read.
+
+    Raises:
+        UserError: the file is not sound, or holds no network that is known.
+    """
+    if is_ours(path):
+        return read_card(path)
+    with open_foreign(path) as foreign:
+        return _plan(foreign, path, NONE).model.card
+
+
 def is_ours(path: Path) -> bool:
     """Whether a file looks like one of our model files; a folder never does.
 
     Raises:
-        UserError: there is no such file.
+        UserError: the file cannot be read.
     """
     if path.is_dir() or not path.exists():  # a TensorFlow checkpoint may be a mere prefix
         return False
@@ -62,53 +94,98 @@ def is_ours(path: Path) -> bool:
         return length <= MAX_HEADER_BYTES and CARD_KEY.encode() in file.read(length)
 
 
-def read_foreign(
-    path: Path,
-    *,
-    classes: Sequence[str] | None = None,
-    background: bool = True,
-    license: str | None = None,
-) -> Converted:
+def read_foreign(path: Path, wishes: Wishes = NONE) -> Converted:
     """The model that another library's file holds, in evaluation mode.
 
     Args:
         path: see `weights.readers.detect`.
-        classes: what the logits stand for; by default their numbers.
-        background: keep the first logit, which is no class in 1001-class networks of TensorFlow.
-        license: SPDX identifier of the weights' licence, for the card.
+        wishes: what the file does not say.
 
     Raises:
         ForeignFileError: the file is not sound, or holds no network that is known.
-        UserError: the number of `classes` is not that of the logits.
+        UserError: the wishes do not fit it.
     """
     with open_foreign(path) as foreign:
-        fit = identify(foreign, path)
-        weights = read_weights(foreign, fit, path)
-    if not background:
-        _drop_first(fit, weights, path)
+        plan = _plan(foreign, path, wishes)
+        weights = {name: tensor.make() for name, tensor in plan.tensors.items()}
+    plan.model.load_state_dict(weights, assign=True)
+    return _converted(plan)
+
+
+def convert_file(path: Path, out: Path, wishes: Wishes = NONE) -> Converted:
+    """Write another library's file as a model file of ours, one tensor after the other.
+
+    Returns:
+        What was written; the network has shapes, but no memory.
+
+    Raises:
+        ForeignFileError: the file is not sound, or holds no network that is known.
+        UserError: the wishes do not fit it, or the file cannot be written.
+    """
+    with open_foreign(path) as foreign:
+        plan = _plan(foreign, path, wishes)
+        save_tensors(out, plan.model, plan.model.card, plan.tensors)
+    return _converted(plan)
+
+
+class _Plan(NamedTuple):
+    """A network without memory, and how each of its tensors is got."""
+
+    model: Network
+    tensors: dict[str, Lazy]
+    fit: Fit
+
+
+def _plan(foreign: Foreign, path: Path, wishes: Wishes) -> _Plan:
+    fit = identify(foreign, path)
+    tensors = lazy_weights(foreign, fit, path)
+    if not wishes.background:
+        _drop_first(fit, tensors, path)
     with torch.device("meta"):
         model = create_model(fit.source.model, **fit.options)
-    model.load_state_dict(weights, assign=True)
-    model.card = _card(model, fit, _classes(fit, classes, path), license)
-    return Converted(model.eval(), fit.source, fit.left_out, fit.headless)
+    model.card = _card(model, fit, path, wishes)
+    return _Plan(model, tensors, fit)
 
 
-def read_weights(foreign: Foreign, fit: Fit, path: Path) -> dict[str, Tensor]:
-    """Our state dict, one tensor of the file after the other.
+def _converted(plan: _Plan) -> Converted:
+    return Converted(plan.model.eval(), plan.fit.source, plan.fit.left_out, plan.fit.headless)
+
+
+def lazy_weights(foreign: Foreign, fit: Fit, path: Path) -> dict[str, Lazy]:
+    """Our state dict, each tensor read when it is asked for and while the file is open.
 
     Raises:
         ForeignFileError: a tensor holds no numbers that float32 can hold exactly.
     """
-    weights = {}
-    for row in fit.rows:
-        values = _numbers(foreign.tensors[fit.renamed[row.theirs]], row, path)
-        ours = np.asarray(LAYOUTS[row.layout].to_ours(values), order="C")
-        weights[row.ours] = torch.from_numpy(ours)
+    rows = {row.ours: row for row in fit.rows}
+    tensors = {}
     for name, shape in fit.shapes.items():
-        if name not in weights:  # counters of batches that older files lack, and a missing head
-            whole = name.endswith(OPTIONAL)
-            weights[name] = torch.zeros(shape, dtype=torch.int64 if whole else torch.float32)
-    return weights
+        dtype = torch.int64 if name.endswith(OPTIONAL) else torch.float32
+        if name in rows:
+            stored = foreign.tensors[fit.renamed[rows[name].theirs]]
+            _check_type(stored, dtype, path)
+            make = partial(_read, stored, rows[name].layout, dtype)
+        else:  # a counter of batches that older files lack, or a missing classifier
+            make = partial(torch.zeros, shape, dtype=dtype)
+        tensors[name] = Lazy(dtype, shape, make)
+    return tensors
+
+
+def _read(stored: StoredTensor, layout: str, dtype: torch.dtype) -> Tensor:
+    """The values of one tensor in our order of axes."""
+    ours = np.asarray(LAYOUTS[layout].to_ours(stored.read()), order="C")
+    return torch.from_numpy(ours).to(dtype)
+
+
+def _check_type(stored: StoredTensor, dtype: torch.dtype, path: Path) -> None:
+    """ForeignFileError unless the values can be kept without rounding."""
+    whole = np.dtype(stored.dtype).kind in "iu"
+    if dtype == torch.int64 and not whole:
+        raise ForeignFileError(path, f"{stored.name} counts in {stored.dtype}")
+    if dtype == torch.float32 and stored.dtype not in ("float32", "float16"):
+        raise ForeignFileError(
+            path, f"{stored.name} holds {stored.dtype}; float32 and shorter floats are understood"
+        )
 
 
 def to_foreign(model: Network, source: Source) -> dict[str, np.ndarray]:
@@ -153,27 +230,38 @@ def _check_definition(model: Network, source: Source) -> None:
         raise UserError(f"this model is not {source.title}; it differs at {some(differ)}")
 
 
-def _numbers(tensor: StoredTensor, row: Row, path: Path) -> np.ndarray:
-    """The values of a tensor in the type of ours; never rounded."""
-    if row.ours.endswith(OPTIONAL):
-        if np.dtype(tensor.dtype).kind not in "iu":
-            raise ForeignFileError(path, f"{tensor.name} counts in {tensor.dtype}")
-        return tensor.read().astype(np.int64, copy=False)
-    if tensor.dtype not in ("float32", "float16"):
-        raise ForeignFileError(
-            path, f"{tensor.name} holds {tensor.dtype}; float32 and shorter floats are understood"
-        )
-    return tensor.read().astype(np.float32, copy=False)
-
-
-def _drop_first(fit: Fit, weights: dict[str, Tensor], path: Path) -> None:
+def _drop_first(fit: Fit, tensors: dict[str, Lazy], path: Path) -> None:
     """Forget the first logit."""
     if fit.headless or fit.options["num_classes"] < 2:
         raise UserError(f"{path} has no background class to drop")
-    for name in weights:
+    for name, (dtype, shape, make) in tensors.items():
         if name.startswith(head_of(fit.source)):
-            weights[name] = weights[name][1:].contiguous()
+            rest = partial(_without_first, make)
+            tensors[name] = Lazy(dtype, (shape[0] - 1, *shape[1:]), rest)
     fit.options["num_classes"] -= 1
+
+
+def _without_first(make: Callable[[], Tensor]) -> Tensor:
+    return make()[1:].contiguous()
+
+
+def _card(model: Network, fit: Fit, path: Path, wishes: Wishes) -> Card:
+    channels = model.options["in_channels"]
+    if channels not in (1, 3):
+        raise UserError(f"a network for images of {channels} channels; 1 and 3 can be fed")
+    fed = {"size": ZOO[fit.source.model].size, **fit.source.preprocess, "channels": channels}
+    origin = {"library": fit.source.layout, "network": fit.source.network, "file": path.name}
+    if path.is_file():
+        with path.open("rb") as file:
+            origin["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return Card(
+        architecture=Architecture(name=fit.source.model, options=model.options),
+        task="segmentation" if "segmentation" in model.TASKS else "classification",
+        classes=_classes(fit, wishes.classes, path),
+        preprocess=Preprocess(**fed),
+        source={**origin, **wishes.origin},
+        license=wishes.license,
+    )
 
 
 def _classes(fit: Fit, classes: Sequence[str] | None, path: Path) -> tuple[str, ...]:
@@ -187,17 +275,3 @@ def _classes(fit: Fit, classes: Sequence[str] | None, path: Path) -> tuple[str, 
     if len(classes) != count:
         raise UserError(f"{path} has {count} logits, but {len(classes)} classes were named")
     return tuple(classes)
-
-
-def _card(model: Network, fit: Fit, classes: tuple[str, ...], license: str | None) -> Card:
-    channels = model.options["in_channels"]
-    if channels not in (1, 3):
-        raise UserError(f"a network for images of {channels} channels; 1 and 3 can be fed")
-    fed = {"size": ZOO[fit.source.model].size, **fit.source.preprocess, "channels": channels}
-    return Card(
-        architecture=Architecture(name=fit.source.model, options=model.options),
-        task="segmentation" if "segmentation" in model.TASKS else "classification",
-        classes=classes,
-        preprocess=Preprocess(**fed),
-        license=license,
-    )

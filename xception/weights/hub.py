@@ -103,6 +103,6 @@ def _download(published: Published) -> Path:
             f"{where} is not on this machine, and the hub cannot be reached "
             "(no network, or HF_HUB_OFFLINE is set); with --weights FILE a file can be named"
         ) from error
-    except (OSError, errors.HTTPError) as error:
+    except (OSError, errors.HTTPError) as error:  # pyright: ignore[reportPrivateImportUsage]
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"fetching {where} failed: {reason:.160}; try again") from error

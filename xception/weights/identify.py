@@ -6,14 +6,14 @@ weight (a counter, an optimizer's state); every tensor of the network is filled.
 
 import json
 from collections.abc import Collection, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from xception.errors import UserError
-from xception.models.zoo import ZOO, create_model
+from xception.models.zoo import create_model
 from xception.weights.names.source import AVERAGED, NOT_WEIGHTS, OPTIONAL, Renamed, Source
 from xception.weights.names.sources import SOURCES
 from xception.weights.names.table import Row
@@ -70,22 +70,26 @@ def identify(foreign: Foreign, path: Path) -> Fit:
 
 def network_shapes(model: str, options: Mapping[str, Any]) -> dict[str, Shape]:
     """Names and shapes of the state dict of a network of the zoo, found without memory."""
-    return dict(_network_shapes(model, json.dumps(dict(options))))
-
-
-@lru_cache(maxsize=8)
-def _network_shapes(model: str, options: str) -> tuple[tuple[str, Shape], ...]:
-    """To build even an empty network takes its time, and one file asks for several."""
-    with torch.device("meta"):
-        state = create_model(model, **json.loads(options)).state_dict()
-    return tuple((name, tuple(value.shape)) for name, value in state.items())
+    return dict(_network(model, json.dumps(dict(options))).shapes)
 
 
 def head_of(source: Source) -> str:
     """How the names of our last layer begin."""
-    build = ZOO[source.model].build
-    make = build.func if isinstance(build, partial) else build
-    return make.LAST_LAYER + "."
+    return _network(source.model, json.dumps(dict(source.options))).last_layer + "."
+
+
+class _Shapes(NamedTuple):
+    shapes: tuple[tuple[str, Shape], ...]
+    last_layer: str
+
+
+@lru_cache(maxsize=8)
+def _network(model: str, options: str) -> _Shapes:
+    """To build even an empty network takes its time, and one file asks for several."""
+    with torch.device("meta"):
+        network = create_model(model, **json.loads(options))
+    shapes = ((name, tuple(value.shape)) for name, value in network.state_dict().items())
+    return _Shapes(tuple(shapes), network.LAST_LAYER)
 
 
 def some(names: Collection[str]) -> str:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from xception.weights.names.table import Row
@@ -13,8 +12,6 @@ KERAS_FILES: tuple[Kind, ...] = ("keras_h5",)
 KERAS3_FILES: tuple[Kind, ...] = ("keras_weights_h5", "keras_zip")
 TORCH_FILES: tuple[Kind, ...] = ("torch", "safetensors")
 TENSORFLOW_FILES: tuple[Kind, ...] = ("tensorflow",)
-
-INCEPTION_PREPROCESS: Mapping[str, Any] = MappingProxyType({"mean": (0.5,), "std": (0.5,)})
 
 Renamed = dict[str, str]
 """Names of a table -> names in a file."""
@@ -85,6 +82,12 @@ _SYNONYMS = {"W": "kernel", "b": "bias", "running_mean": "moving_mean"}
 _SYNONYMS |= {"running_std": "moving_variance"}  # a variance in spite of its name
 
 
+def _today(automatic: re.Match[str]) -> str:
+    """The kind of a layer as Keras calls it today."""
+    kind = str(automatic[1])
+    return _TODAY.get(kind, kind)
+
+
 def keras_names(names: Iterable[str]) -> Renamed:
     """Names of Keras 1 and 2 files: `layer/tensor`.
 
@@ -98,16 +101,16 @@ def keras_names(names: Iterable[str]) -> Renamed:
         layer, _, tensor = name.rpartition("/")
         found = _AUTOMATIC.fullmatch(layer)
         if found is not None:
-            kind = _TODAY.get(found[1], found[1])
+            kind = _today(found)
             numbers.setdefault(kind, set()).add(int(found[2] or 0))
         split.append((name, layer, tensor, found))
     ranks = {kind: {n: i for i, n in enumerate(sorted(all_), 1)} for kind, all_ in numbers.items()}
-    renamed = {}
+    renamed: Renamed = {}
     for name, layer, tensor, found in split:
         tensor = tensor.removeprefix(f"{layer}_")
         tensor = _SYNONYMS.get(tensor, tensor)
         if found is not None:
-            kind = _TODAY.get(found[1], found[1])
+            kind = _today(found)
             layer = f"{kind}_{ranks[kind][int(found[2] or 0)]}"
         elif layer.startswith("conv_dw_") and tensor == "kernel":
             tensor = "depthwise_kernel"

@@ -11,7 +11,6 @@ from xception.weights.names import (
 )
 from xception.weights.names import xception as chollet
 from xception.weights.names.source import (
-    INCEPTION_PREPROCESS,
     KERAS3_FILES,
     KERAS_FILES,
     TENSORFLOW_FILES,
@@ -28,12 +27,12 @@ Parts = Callable[[Collection[str]], Iterable[Part]]
 
 MOBILENET_KERAS = MappingProxyType({"padding": "keras", "norm_epsilon": 1e-3})
 MOBILENET_TORCH = MappingProxyType({"padding": "symmetric", "norm_epsilon": 1e-5})
-MOBILENET_PREPROCESS = INCEPTION_PREPROCESS | {"crop": 0.875, "interpolation": "bicubic"}
+MOBILENET_PREPROCESS = MappingProxyType({"crop": 0.875, "interpolation": "bicubic"})
 
 XCEPTION_KERAS = MappingProxyType({"padding": "same", "norm_epsilon": 1e-3})
 XCEPTION_TORCH = MappingProxyType({"padding": "symmetric", "norm_epsilon": 1e-5})
 # 299 of 333 pixels, as the ports of Keras' weights were measured.
-XCEPTION_PREPROCESS = INCEPTION_PREPROCESS | {"crop": 0.8975, "interpolation": "bicubic"}
+XCEPTION_PREPROCESS = MappingProxyType({"crop": 0.8975, "interpolation": "bicubic"})
 
 
 def _keras(parts: Parts) -> Callable[[Collection[str]], list[Row]]:
@@ -135,7 +134,7 @@ def _mobilenet() -> Iterator[Source]:
 
 # Both libraries define them as our defaults do.
 ALIGNED = MappingProxyType({"padding": "symmetric", "norm_epsilon": 1e-3, "activation": "none"})
-ALIGNED_PREPROCESS = INCEPTION_PREPROCESS | {"crop": 0.903, "interpolation": "bicubic"}
+ALIGNED_PREPROCESS = MappingProxyType({"crop": 0.903, "interpolation": "bicubic"})
 LAYERS = {41: 12, 65: 20, 71: 22}  # the last block that timm counts, by the number of layers
 
 
@@ -169,7 +168,7 @@ def _aligned_xception() -> Iterator[Source]:
 
 
 # The released code pads an image to a square that holds it; nothing is cut off.
-DEEPLAB_PREPROCESS = INCEPTION_PREPROCESS | {"resize": "pad"}
+DEEPLAB_PREPROCESS = MappingProxyType({"resize": "pad"})
 
 
 def _deeplab_v3plus() -> Iterator[Source]:
@@ -203,10 +202,10 @@ INCEPTION_TORCH = MappingProxyType(
 )
 INCEPTION_SLIM = MappingProxyType({"norm_epsilon": 1e-3, "pool_border": "exclude"})
 # TF-slim's evaluation: the middle 87.5 % of each side, stretched to a square.
-SLIM_PREPROCESS = INCEPTION_PREPROCESS | {"resize": "squash", "crop": 0.875}
-KERAS_PREPROCESS = INCEPTION_PREPROCESS | {"crop": 0.875}
+SLIM_PREPROCESS = MappingProxyType({"resize": "squash", "crop": 0.875})
+KERAS_PREPROCESS = MappingProxyType({"crop": 0.875})
 # torchvision's network turns its own normalisation into this one (`transform_input`).
-TORCHVISION_PREPROCESS = INCEPTION_PREPROCESS | {"crop": 0.875, "interpolation": "bicubic"}
+TORCHVISION_PREPROCESS = MappingProxyType({"crop": 0.875, "interpolation": "bicubic"})
 
 
 def _inception_v3() -> Iterator[Source]:

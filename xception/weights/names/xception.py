@@ -35,7 +35,8 @@ def keras_parts(ours: Collection[str]) -> Iterator[Part]:
     """In the order of Keras' `model.layers`; shortcuts there have numbers for names."""
     yield from _stem(KERAS)
     projections = 0
-    for k, block in enumerate(_blocks(ours), start=2):
+    blocks = _blocks(ours)
+    for k, block in enumerate(blocks, start=2):
         for j, separable in enumerate(_separables(ours, block), start=1):
             yield from _separable(
                 KERAS, separable, f"block{k}_sepconv{j}", f"block{k}_sepconv{j}_bn"
@@ -45,7 +46,7 @@ def keras_parts(ours: Collection[str]) -> Iterator[Part]:
             yield Part(f"{block}.shortcut.0", f"conv2d_{projections}", "conv")
             yield Part(f"{block}.shortcut.1", f"batch_normalization_{projections}", "norm")
     for j, separable in enumerate(LAST, start=1):
-        name = f"block{k + 1}_sepconv{j}"
+        name = f"block{len(blocks) + 2}_sepconv{j}"
         yield from _separable(KERAS, separable, name, f"{name}_bn")
     yield Part("head.classifier", KERAS.classifier, "dense")
 
