@@ -38,6 +38,8 @@ DOORS = {
 # Imports inside functions, (file, module) -> reason: only heavy extras that most never ask for.
 INNER_IMPORTS: dict[tuple[str, str], str] = {
     ("xception/training/lock.py", "fcntl"): "not on Windows",
+    ("xception/weights/foreign_files.py", "h5py"): "an extra: files that Keras loads",
+    ("xception/weights/hub.py", "huggingface_hub"): "half a second, and only for published weights",
     ("xception/training/board.py", "torch.utils.tensorboard"): "an extra: TensorBoard",
     ("xception/models/timm_models.py", "timm"): "an extra: the networks called timm:NAME",
 }
