@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from xception.layers import SeparableConv2d
-from xception.layers.separable import segment_sizes, separable_conv2d_reference
+from xception.layers.separable import Order, segment_sizes, separable_conv2d_reference
 
 PADDINGS = st.sampled_from(["same", "valid", 0, 1, 2, (0, 1, 0, 1), (2, 0, 1, 3)])
 ACTIVATIONS = {
@@ -261,8 +261,9 @@ def test_segments_share_the_channels_out(channels, segments, sizes):
 def test_one_segment_is_a_regular_convolution_and_a_1x1():
     torch.manual_seed(0)
     x = torch.randn(2, 6, 7, 8, dtype=torch.float64)
-    for order, mixed, outside in (("depthwise_first", 6, 4), ("pointwise_first", 4, 4)):
-        layer = SeparableConv2d(6, outside, 3, segments=1, order=order).double()
+    orders: tuple[tuple[Order, int], ...] = (("depthwise_first", 6), ("pointwise_first", 4))
+    for order, mixed in orders:
+        layer = SeparableConv2d(6, 4, 3, segments=1, order=order).double()
         kernels = layer.depthwise.weight
         assert kernels.shape == (mixed, mixed, 3, 3)
         if order == "depthwise_first":

@@ -59,8 +59,8 @@ def test_networks_have_their_published_parameters(name, size, published):
         "levit_128s",  # two last layers
     ],
 )
-def test_any_network_keeps_the_contract(timm, name):
-    theirs = timm.create_model(name, num_classes=0)
+@pytest.mark.usefixtures("timm")
+def test_any_network_keeps_the_contract(name):
     with torch.device("meta"):
         model = create_model(f"timm:{name}", num_classes=4, in_channels=1).eval()
         assert isinstance(model, TimmClassifier)
@@ -77,10 +77,12 @@ def test_any_network_keeps_the_contract(timm, name):
             with pytest.raises(UserError, match="lists of tokens"):
                 model.forward_features(x)
     assert model.has_maps == (name not in ("vit_tiny_patch16_224", "levit_128s"))
-    assert type(model.backbone) is type(theirs)
 
 
-@pytest.mark.parametrize("name", ["vgg11", "resnet18", "mobilenetv3_small_050"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("vgg11", marks=pytest.mark.slow), "test_resnet", "mobilenetv3_small_050"],
+)
 def test_answers_are_those_of_timm(timm, name):
     torch.manual_seed(0)
     theirs = timm.create_model(name, num_classes=5).eval()
@@ -121,7 +123,7 @@ def test_model_files_build_the_network_again(tmp_path, name):
     torch.manual_seed(0)
     model = create_model(f"timm:{name}", num_classes=3).eval()
     assert isinstance(model, TimmClassifier)
-    path = tmp_path / "model.safetensors"
+    path = tmp_path / "network.safetensors"
     architecture = Architecture(name=f"timm:{name}", options=model.options)
     save_model(path, model, card_of(model, architecture=architecture))
     loaded = load_model(path)
