@@ -187,6 +187,7 @@ def tell(comparison: Comparison) -> dict[str, Any]:
         "equal": first is None,
         "first": None if first is None else first.name,
         "same_weights": None if first is None else first.same_weights,
+        "other_weights": comparison.other_weights,
         "tolerance": TOLERANCE,
         "options": {key: list(pair) for key, pair in comparison.options.items()},
         "stages": {name: finite(value) for name, value in comparison.stages().items()},
@@ -224,6 +225,9 @@ def print_comparison(comparison: Comparison, file: Path, other: Path | None) -> 
     first = comparison.first
     if first is None:
         show(f"they agree within {TOLERANCE:g} of the largest value of each layer")
+        if comparison.other_weights:
+            some = ", ".join(comparison.other_weights[:3])
+            show(f"other weights, which made no difference on this image: {some}")
         return
     why = "with the same weights" if first.same_weights else "whose weights differ"
     show(f"they part at {first.name}, {why}: {first.largest:.3g} of {first.scale:.3g}")

@@ -25,7 +25,7 @@ class Difference(NamedTuple):
     @property
     def parts(self) -> bool:
         """Whether this is more than rounding."""
-        return not self.largest <= TOLERANCE * max(1.0, self.scale)
+        return not self.largest <= TOLERANCE * self.scale
 
 
 class Comparison(NamedTuple):
@@ -38,6 +38,11 @@ class Comparison(NamedTuple):
     def first(self) -> Difference | None:
         """The first layer where the networks part; None if they agree."""
         return next((layer for layer in self.layers if layer.parts), None)
+
+    @property
+    def other_weights(self) -> list[str]:
+        """The layers whose weights are not the same."""
+        return [layer.name for layer in self.layers if not layer.same_weights]
 
     def stages(self) -> dict[str, float]:
         """The largest difference in each part of the network, shallow to deep."""
