@@ -1,5 +1,6 @@
 import io
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -198,8 +199,9 @@ def test_no_model_there(tmp_path: Path, run: Path):
     (tmp_path / "config.yaml").touch()
     with pytest.raises(UserError, match="after its first epoch"):
         Predictor(tmp_path)
+    shutil.copytree(run, tmp_path / "runs" / run.name)
     with pytest.raises(UserError, match=r"there is one in .*a run é"):
-        find_model(run.parent)
+        find_model(tmp_path / "runs")
     with pytest.raises(UserError, match="nowhere"):
         Predictor(tmp_path / "nowhere")
 
