@@ -47,6 +47,10 @@ class Group(TypedDict):
     bytes: int
 
 
+# What torch raises where values are missing, and networks where an input does not suit them.
+REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)
+
+
 @dataclass(frozen=True)
 class Cost:
     """What one image costs."""
@@ -109,11 +113,11 @@ def count_call(model: nn.Module, shapes: Sequence[tuple[int, ...]]) -> Cost:
     try:
         trace = trace_call(model, shapes, torch.device("meta"))
         remark = None
-    except (RuntimeError, TypeError) as error:  # what torch raises where values are missing
+    except REFUSALS as error:
         reason = _first_line(error)
         try:
             trace = trace_call(model, shapes, torch.device("cpu"))
-        except (RuntimeError, TypeError, ValueError, IndexError) as refusal:
+        except REFUSALS as refusal:
             given = ", ".join("x".join(map(str, shape)) for shape in shapes)
             raise UserError(
                 f"the network does not run on an input of {given}: {_first_line(refusal)}"
@@ -191,4 +195,5 @@ def cost_of(model: nn.Module, trace: Trace, remark: str | None) -> Cost:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+    said = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
+    return said.removesuffix(": ")

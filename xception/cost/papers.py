@@ -89,10 +89,14 @@ def here(row: Row, cost: Callable[[Row, int], Cost]) -> float:
 
 
 def agrees(row: Row, counted: float) -> bool:
-    """Whether it rounds to what is printed, or differs by less than TOLERANCE."""
+    """Whether it rounds to what is printed, or differs by less than TOLERANCE.
+
+    The latter is for numbers of three digits and more, but for those that are printed in full.
+    """
     printed = float(row.printed.replace(",", ""))
     last = 10.0 ** -len(row.printed.partition(".")[2])
-    return abs(counted - printed) <= max(last / 2, TOLERANCE * printed * (last < printed / 100))
+    allowed = 0.0 if "," in row.printed or last > printed / 100 else TOLERANCE * printed
+    return abs(counted - printed) <= max(last / 2, allowed)
 
 
 MILLION, BILLION = 1e6, 1e9

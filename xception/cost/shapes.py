@@ -95,11 +95,11 @@ def _both(values: int | Sequence[int]) -> list[int]:
     return values * 2 if len(values) == 1 else values
 
 
-def by_place(args: Sequence[Any]) -> Tensor:
+def by_place(args: Sequence[Any]) -> Tensor | None:
     """What functions of one value, and sums and products of two, give: the shape of the larger."""
     x, y = (args[0], args[1]) if len(args) > 1 and isinstance(args[1], Tensor) else (args[0],) * 2
     if x.dtype != y.dtype or not x.is_floating_point():
-        return NotImplemented
+        return None
     longest = max(x.ndim, y.ndim)
     shape = []
     for i in range(-longest, 0):
@@ -111,17 +111,17 @@ def by_place(args: Sequence[Any]) -> Tensor:
     return _like(x) if x.shape == tuple(shape) else x.new_empty(shape)
 
 
-def in_place(args: Sequence[Any]) -> Tensor:
+def in_place(args: Sequence[Any]) -> Tensor | None:
     """The same where the first argument is written over, which no other may outgrow."""
     out = by_place(args)
-    return args[0] if out is not NotImplemented and out.shape == args[0].shape else NotImplemented
+    return args[0] if out is not None and out.shape == args[0].shape else None
 
 
-def mean(args: Sequence[Any]) -> Tensor:
+def mean(args: Sequence[Any]) -> Tensor | None:
     """What the mean over some axes gives."""
     x, dims, keep = _filled(args, None, None, False)
     if not x.is_floating_point() or not dims:
-        return NotImplemented
+        return None
     gone = {dim % x.ndim for dim in dims}
     sizes = enumerate(x.shape)
     return x.new_empty([1 if i in gone else n for i, n in sizes if keep or i not in gone])
@@ -135,13 +135,13 @@ def bias_and_product(args: Sequence[Any]) -> Tensor:
     return a.new_empty((a.shape[0], b.shape[1]))
 
 
-def joined(args: Sequence[Any]) -> Tensor:
+def joined(args: Sequence[Any]) -> Tensor | None:
     """What `aten::cat` gives."""
     tensors, dim = _filled(args, None, 0)
     first = tensors[0]
     same = all(one.ndim == first.ndim and one.dtype == first.dtype for one in tensors)
     if not same or not any(one.is_contiguous() for one in tensors):
-        return NotImplemented
+        return None
     dim %= first.ndim
     around = {(*one.shape[:dim], *one.shape[dim + 1 :]) for one in tensors}
     if len(around) > 1:
@@ -150,16 +150,16 @@ def joined(args: Sequence[Any]) -> Tensor:
     return first.new_empty((*first.shape[:dim], total, *first.shape[dim + 1 :]))
 
 
-def resized(args: Sequence[Any]) -> Tensor:
+def resized(args: Sequence[Any]) -> Tensor | None:
     """What bilinear interpolation to a size gives."""
     x, size = args[:2]
-    return x.new_empty((*x.shape[:2], *size)) if size is not None else NotImplemented
+    return x.new_empty((*x.shape[:2], *size)) if size is not None else None
 
 
 BY_PLACE = ("add", "sub", "mul", "div", "relu", "hardtanh", "sigmoid", "silu", "gelu", "elu")
 BY_PLACE += ("tanh", "hardswish", "hardsigmoid", "leaky_relu", "mish", "clamp", "clamp_min")
 
-# By the name of the operator; NotImplemented leaves it to torch after all.
+# By the name of the operator; None leaves it to torch after all.
 SHAPES: Mapping[str, Callable[[Sequence[Any]], Any]] = {
     "convolution": convolution,
     "native_batch_norm": batch_norm,

@@ -138,10 +138,10 @@ class Trace(TorchDispatchMode):
         name = func.overloadpacket.__name__
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         start = self._now()
-        out = NotImplemented
+        out = None
         if name in SHAPES and inputs and inputs[0].is_meta and not kwargs:
             out = SHAPES[name](args)
-        if out is NotImplemented:
+        if out is None:
             out = func(*args, **(kwargs or {}))
         seconds = self._now() - start
         outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
