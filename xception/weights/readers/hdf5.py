@@ -87,6 +87,8 @@ def walk(source: Source) -> Iterator[Member]:
 
 def _root_address(source: Source) -> int:
     """Where the header of the root group stands, from the superblock (II)."""
+    if source.read(0, min(source.size, 8)) != SIGNATURE:
+        raise Unsound("no HDF5 file where one should be")
     version = source.read(8, 1)[0]
     if version in (0, 1):
         offset_size, length_size = source.fields(13, "BB")

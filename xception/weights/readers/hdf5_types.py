@@ -61,7 +61,7 @@ def shape_of(cursor: Cursor, what: str) -> tuple[int, ...]:
     return cursor.fields(f"{dimensions}Q")
 
 
-def element_of(cursor: Cursor) -> Element:
+def element_of(cursor: Cursor, what: str) -> Element:
     """The type in a datatype message (IV.A.2.d).
 
     Raises:
@@ -88,7 +88,9 @@ def element_of(cursor: Cursor) -> Element:
         return Element("string elsewhere", 16, nothing)
     if kind == 8 and size == 1:  # h5py's bool: an enumeration of FALSE and TRUE
         return Element("bool", size, np.dtype(np.bool_))
-    raise Unsound(f"a type that Keras does not write (HDF5 class {kind}, {size} bytes)")
+    raise Unsound(
+        f"{what!r:.80} has a type that Keras does not write (HDF5 class {kind}, {size:,} bytes)"
+    )
 
 
 class Attributes:
@@ -130,7 +132,7 @@ class Attributes:
         count = math.prod(shape_of(parts.shape, what))
         if count == 0:  # h5py knows no type for an empty list and calls it one of numbers
             return []
-        element = element_of(parts.kind)
+        element = element_of(parts.kind, what)
         if count > MAX_STRINGS:
             raise Unsound(f"{what!r:.80} has {count:,} texts; {MAX_STRINGS:,} at most")
         if element.kind == "string":

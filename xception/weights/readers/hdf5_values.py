@@ -57,7 +57,7 @@ def dataset(source: Source, member: Member) -> Dataset:
         raise Unsound(f"damaged: {member.path!r:.80} has no shape or no type")
     shape = shape_of(Cursor(space.data), member.path)
     check_shape(member.path, shape)
-    element = element_of(Cursor(kind.data))
+    element = element_of(Cursor(kind.data), member.path)
     if element.kind.startswith("string"):
         raise Unsound(f"{member.path!r:.80} holds text, not numbers")
     if element.kind == "opaque" and Attributes(source).text(member, "dtype") != "bfloat16":

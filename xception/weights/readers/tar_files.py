@@ -51,6 +51,7 @@ def extract_checkpoints(source: Source, folder: Path) -> list[Path]:
     for _ in range(MAX_MEMBERS):
         header = _header(stream.take(BLOCK))
         if header is None:
+            stream.finish()
             found = [path for path in folders.values() if any(path.glob("*.index"))]
             if not found:
                 raise Unsound("an archive without a TensorFlow checkpoint in it")
@@ -58,7 +59,7 @@ def extract_checkpoints(source: Source, folder: Path) -> list[Path]:
         padding = -header.size % BLOCK
         if header.kind == LONG_NAME:
             long_name = _long_name(stream, header.size)
-        elif header.kind in EXTENDED:  # sizes and times; the names of Python's and GNU's tar fit
+        elif header.kind in EXTENDED:  # times, and paths of more than 100 letters
             stream.skip(header.size)
         else:
             parent, name = _place(long_name or header.name, header.kind)
@@ -126,6 +127,7 @@ class _Stream:
         self._engine = zlib.decompressobj(GZIP)
         self._ready = b""
         self._packed = b""
+        self._archives = 1
         self._left = source.size * MOST_EXPANSION + FREE_BYTES
 
     def take(self, count: int) -> bytes:
@@ -152,6 +154,11 @@ class _Stream:
                 count -= len(piece)
                 file.write(piece)
 
+    def finish(self) -> None:
+        """Read to the end, whose checksum proves that all was there."""
+        while not self._engine.eof or self._packed or self._position < self._source.size:
+            self._unpack()
+
     def _next(self, most: int) -> bytes:
         """Some of the next bytes: at least one, at most so many."""
         while not self._ready:
@@ -160,8 +167,10 @@ class _Stream:
         return piece
 
     def _unpack(self) -> None:
-        if self._engine.eof:  # a second archive may follow the first, as from parallel packers
-            self._packed = self._engine.unused_data
+        if self._engine.eof:  # another archive may follow, as from programs that pack in parallel
+            self._archives += 1
+            if self._archives > MAX_MEMBERS:
+                raise Unsound(f"more than {MAX_MEMBERS:,} archives in a row")
             self._engine = zlib.decompressobj(GZIP)
         if not self._packed:
             count = min(CHUNK_BYTES, self._source.size - self._position)
@@ -174,7 +183,7 @@ class _Stream:
             self._ready = self._engine.decompress(self._packed, CHUNK_BYTES)
         except zlib.error as error:
             raise Unsound("damaged: the archive cannot be unpacked") from error
-        self._packed = self._engine.unconsumed_tail
+        self._packed = self._engine.unused_data or self._engine.unconsumed_tail
         self._left -= len(self._ready)
         if self._left < 0:
             raise Unsound(

@@ -1,0 +1,149 @@
+"""Foreign files as an enemy would write them: one clear line each, soon, and with little memory."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from foreign_files import read_all
+
+from xception.weights.readers.stored import ForeignFileError
+
+MOST_BYTES = 64 << 20
+MOST_S = 5  # of computing, so that a busy machine fails no test
+
+
+class Outcome(NamedTuple):
+    """What became of one file."""
+
+    reason: str | None  # None if it was read
+    seconds: float  # of computing
+    growth_kib: int  # of the memory in use, at its peak
+
+
+# In a process of its own: there nothing is checked that is only checked in tests, so that time and
+# memory are those of a user, and a crash would be seen.
+READ_ALL = """
+import json, pathlib, resource, sys, time
+from xception.weights.readers.detect import open_foreign
+from xception.weights.readers.stored import ForeignFileError
+
+def memory_kib(name):
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+def read_all(path):
+    try:
+        with open_foreign(pathlib.Path(path)) as foreign:
+            for tensor in foreign.tensors.values():
+                tensor.read()
+    except ForeignFileError as error:
+        assert str(error.path) == path, (error.path, path)
+        return error.reason
+
+good, paths, most_bytes = json.load(sys.stdin)
+for path in good:
+    assert read_all(path) is None  # what is imported or built on first use is not to be counted
+if most_bytes:
+    size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + most_bytes,) * 2)
+outcomes = []
+for path in paths:
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before, begin = memory_kib("VmRSS"), time.process_time()
+    reason = read_all(path)
+    outcomes.append([reason, time.process_time() - begin, memory_kib("VmHWM") - before])
+print(json.dumps(outcomes))
+"""
+
+GOOD = [Path(__file__).parents[2] / "fixtures/tensorflow" / name for name in ("many", "slices")]
+
+
+def read_elsewhere(paths: list[Path], most_bytes: int = 0) -> list[Outcome]:
+    done = subprocess.run(
+        [sys.executable, "-c", READ_ALL],
+        input=json.dumps([list(map(str, GOOD)), list(map(str, paths)), most_bytes]),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return [Outcome(*one) for one in json.loads(done.stdout)]
+
+
+@pytest.fixture(scope="module")
+def outcomes(hostile_foreign) -> dict[str, Outcome]:
+    found = read_elsewhere(list(hostile_foreign.values()))
+    return dict(zip(hostile_foreign, found, strict=True))
+
+
+def test_each_is_refused_in_one_line(outcomes):
+    assert len(outcomes) >= 300
+    for what, (reason, seconds, _) in outcomes.items():
+        assert reason is not None, f"{what} was read"
+        assert 5 < len(reason) < 400, (what, reason)
+        assert reason.isprintable(), (what, reason)
+        assert seconds < MOST_S, (what, seconds)
+
+
+def test_none_makes_a_process_grow(outcomes):
+    worst = max(outcomes, key=lambda what: outcomes[what].growth_kib)
+    most_kib = outcomes[worst].growth_kib
+    print(f"{len(outcomes)} files, at most {most_kib} KiB, for {worst}")
+    assert 1000 < most_kib < MOST_BYTES >> 10  # some must show, or nothing is measured
+
+
+def test_none_needs_address_space(hostile_foreign):
+    """Unlike a measurement afterwards this also stops what is allocated and given back at once."""
+    for what, outcome in zip(
+        hostile_foreign,
+        read_elsewhere(list(hostile_foreign.values()), MOST_BYTES),
+        strict=True,
+    ):
+        assert outcome.reason is not None, what
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("h5 soft link", "is a soft or external link; links are not followed"),
+        ("h5 external link", "is a soft or external link; links are not followed"),
+        ("h5 external storage", "the values of 'layers/a/vars/0' are in other files"),
+        ("h5 virtual", "is a virtual data set, made of other files"),
+        ("h5 circle", "leads back to an object that was there already"),
+        ("h5 deep", "32 groups in groups"),
+        ("h5 bomb", "compressed or in pieces"),
+        ("h5 huge and empty", "were never written"),
+        ("h5 text elsewhere", "holds text, not numbers"),
+        ("h5 superblock 48 0", "spread over several files"),
+        ("h5 dense group", "copy the file with h5py and its default settings"),
+        ("keras bomb", "would grow from"),
+        ("keras encrypted", "is encrypted"),
+        ("tf data missing", "model.ckpt.data-00000-of-00001: No such file"),
+        ("tf data pipe", "not a regular file"),
+        ("tf compressed", "a compressed index"),
+        ("tf slices overlap", "the slices of tensor 'weights' do not add up to it"),
+        ("tf five over the same bytes", "need more than 16 bytes"),
+        ("tf wrong checksum", "the values of tensor 'weights' have another checksum"),
+        ("tar a link", "in the archive is neither a file nor a folder"),
+        ("tar a bomb", "a bomb"),
+        ("tar a name ../a", "called '../a/model.ckpt.index'"),
+        ("pth asks for os system", "its pickle asks for 'os.system'; only tensors and plain"),
+        ("old pth asks for builtins eval", "its pickle asks for 'builtins.eval'"),
+        ("pth expanded from one value", "would need more than"),
+        ("old pth 2^62 values", "truncated or damaged"),
+        ("pth with code", "a TorchScript program"),
+        ("safetensors overlap", "overlaps another or leaves a gap"),
+        ("text", "not a weight file of a known kind"),
+        ("missing", "No such file"),
+        ("pipe", "not a regular file"),
+    ],
+)
+def test_the_line_says_what_is_wrong(hostile_foreign, what, message):
+    with pytest.raises(ForeignFileError) as caught:
+        read_all(hostile_foreign[what])
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(str(hostile_foreign[what]))
