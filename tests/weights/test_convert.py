@@ -114,6 +114,22 @@ def test_the_background_class_can_be_dropped(state, file: Path):
     assert torch.equal(found["head.classifier.bias"], state["classifier.bias"][1:])
 
 
+def test_the_names_of_imagenet(state, file: Path):
+    state["classifier.weight"], state["classifier.bias"] = torch.zeros(1001, 256), torch.zeros(1001)
+    safetensors.torch.save_file(state, file)
+    exact = read_foreign(file, Wishes(classes="imagenet")).model.card.classes
+    assert exact[:3] == ("background", "tench", "goldfish")
+    classes = read_foreign(file, Wishes(classes="imagenet", background=False)).model.card.classes
+    assert classes == exact[1:]
+    assert len(set(classes)) == 1000
+    assert (classes[281], classes[999]) == ("tabby", "toilet tissue")
+    assert classes[134] == "crane (n02012849)"
+    state["classifier.weight"], state["classifier.bias"] = torch.zeros(5, 256), torch.zeros(5)
+    safetensors.torch.save_file(state, file)
+    with pytest.raises(UserError, match="has 5 logits: ImageNet has 1000 classes, not 5"):
+        read_foreign(file, Wishes(classes="imagenet"))
+
+
 def refusal(state: dict[str, torch.Tensor], file: Path) -> str:
     safetensors.torch.save_file(state, file)
     with pytest.raises(ForeignFileError) as caught:

@@ -1,7 +1,7 @@
 """`xception convert`: weights of other libraries to model files and back, and where two part."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -47,7 +47,7 @@ LAYOUTS = [OURS, *dict.fromkeys(source.layout for source in SOURCES)]
     "--classes",
     type=options.FilePath(),
     metavar="FILE",
-    help="A text file, one class a line; without it classes are numbers.",
+    help="A text file, one class a line, or imagenet; without it classes are numbers.",
 )
 @click.option(
     "--drop-background",
@@ -119,8 +119,11 @@ def convert(
     if published != str(file) and not file.exists():
         fetched = fetch(published)
         origin = {"repo": fetched.published.repo, "revision": fetched.published.revision}
-        license = wishes.license or fetched.published.license
-        wishes = wishes._replace(license=license, origin=origin)
+        wishes = wishes._replace(
+            classes=wishes.classes or IMAGENET,
+            license=wishes.license or fetched.published.license,
+            origin=origin,
+        )
         path = fetched.path
     else:
         path = located(file)
@@ -154,8 +157,10 @@ def located(file: Path) -> Path:
     return file / MODEL_FILE if (file / MODEL_FILE).is_file() else file
 
 
-def read_classes(file: Path) -> list[str]:
-    """The lines of a text file."""
+def read_classes(file: Path) -> list[str] | Literal["imagenet"]:
+    """The lines of a text file, or the word that stands for ImageNet's classes."""
+    if str(file) == IMAGENET and not file.exists():
+        return IMAGENET
     try:
         lines = file.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

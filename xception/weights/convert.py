@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from xception.models.zoo import ZOO, create_model
 from xception.weights.card import Architecture, Card, read_card
 from xception.weights.header import CARD_KEY, MAX_HEADER_BYTES, open_regular
 from xception.weights.identify import Fit, head_of, identify, network_shapes, some
+from xception.weights.imagenet import imagenet_classes
 from xception.weights.model_file import load_model, save_tensors
 from xception.weights.names.source import OPTIONAL, Source
 from xception.weights.names.table import LAYOUTS
@@ -47,7 +48,7 @@ class Converted(NamedTuple):
 class Wishes(NamedTuple):
     """What a file does not say of itself."""
 
-    classes: Sequence[str] | None = None
+    classes: Sequence[str] | Literal["imagenet"] | None = None
     """What the logits stand for; by default their numbers."""
     background: bool = True
     """Keep the first logit, which is no class in 1001-class networks of TensorFlow."""
@@ -264,7 +265,9 @@ def _card(model: Network, fit: Fit, path: Path, wishes: Wishes) -> Card:
     )
 
 
-def _classes(fit: Fit, classes: Sequence[str] | None, path: Path) -> tuple[str, ...]:
+def _classes(
+    fit: Fit, classes: Sequence[str] | Literal["imagenet"] | None, path: Path
+) -> tuple[str, ...]:
     count = fit.options["num_classes"]
     if fit.headless:
         if classes is not None:
@@ -272,6 +275,11 @@ def _classes(fit: Fit, classes: Sequence[str] | None, path: Path) -> tuple[str, 
         return NO_CLASSIFIER
     if classes is None:
         return tuple(str(number) for number in range(count))
+    if classes == "imagenet":
+        try:
+            return imagenet_classes(count)
+        except ValueError as error:
+            raise UserError(f"{path} has {count} logits: {error}") from error
     if len(classes) != count:
         raise UserError(f"{path} has {count} logits, but {len(classes)} classes were named")
     return tuple(classes)

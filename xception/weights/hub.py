@@ -9,11 +9,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from xception.errors import UserError
 
-IMAGENET = "imagenet"
+IMAGENET: Literal["imagenet"] = "imagenet"
 """The word that stands for published weights where a model file may be named."""
 
 
