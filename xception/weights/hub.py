@@ -24,28 +24,26 @@ class Published(NamedTuple):
     file: str
     license: str  # SPDX
     sha256: str | None = None  # of the file, where it was ever seen
-    crop: float = 0.875  # as the publisher measured them; preprocessing is bicubic
     revision: str = "main"
+    elsewhere: str | None = None  # the same weights, to be fetched by hand
 
 
 PUBLISHED: Mapping[str, Published] = MappingProxyType(
     {
         "xception": Published(
-            "timm/legacy_xception.tf_in1k", "model.safetensors", "Apache-2.0", crop=0.8975
+            "timm/legacy_xception.tf_in1k",
+            "model.safetensors",
+            "Apache-2.0",
+            elsewhere="https://github.com/rwightman/pytorch-image-models/releases/download/"
+            "v0.1-cadene/xception-43020ad28.pth",
         ),
         "inception_v3": Published("timm/inception_v3.tv_in1k", "model.safetensors", "Apache-2.0"),
         "mobilenet_v1": Published(
             "timm/mobilenetv1_100.ra4_e3600_r224_in1k", "model.safetensors", "Apache-2.0"
         ),
-        "xception41": Published(
-            "timm/xception41.tf_in1k", "model.safetensors", "Apache-2.0", crop=0.903
-        ),
-        "xception65": Published(
-            "timm/xception65.tf_in1k", "model.safetensors", "Apache-2.0", crop=0.903
-        ),
-        "xception71": Published(
-            "timm/xception71.tf_in1k", "model.safetensors", "Apache-2.0", crop=0.903
-        ),
+        "xception41": Published("timm/xception41.tf_in1k", "model.safetensors", "Apache-2.0"),
+        "xception65": Published("timm/xception65.tf_in1k", "model.safetensors", "Apache-2.0"),
+        "xception71": Published("timm/xception71.tf_in1k", "model.safetensors", "Apache-2.0"),
     }
 )
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -97,7 +95,8 @@ def _download(published: Published) -> Path:
     try:
         return Path(hf_hub_download(published.repo, published.file, revision=published.revision))
     except (errors.RepositoryNotFoundError, errors.RemoteEntryNotFoundError) as error:
-        raise UserError(f"the hub has no {where}") from error
+        hint = f"; {published.elsewhere} has them too" if published.elsewhere else ""
+        raise UserError(f"the hub has no {where}{hint}") from error
     except errors.LocalEntryNotFoundError as error:
         raise UserError(
             f"{where} is not on this machine, and the hub cannot be reached "
