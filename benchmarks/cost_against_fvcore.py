@@ -35,7 +35,7 @@ NETWORKS = """
     separable: mobilenetv1_100 mobilenetv2_100 mobilenetv3_large_100 efficientnet_b0 mnasnet_100
     separable, others: ghostnet_100 mixnet_s fbnetc_100 nasnetalarge pnasnet5large repvgg_a0
     younger: convnext_tiny convnextv2_atto nfnet_l0 darknet53 cspresnet50 mobileone_s0
-    with attention: mobilevit_xxs coat_tiny halonet50ts
+    with attention: mobilevit_xxs mobilevitv2_050 halonet50ts lambda_resnet26t fastvit_t8
 """
 # fvcore's names of the operators that multiply, as both count them.
 ATTENTION = "aten::scaled_dot_product_attention"

@@ -179,3 +179,16 @@ def test_what_is_not_known_is_not_guessed():
 
 def test_a_window_of_several_sizes_is_not_known():
     assert last(nn.Sequential(nn.AdaptiveAvgPool2d(5)))["receptive_field"] is None
+
+
+class Response(nn.Module):
+    """The norm of each channel over all places (ConvNeXt V2), and of each place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True) + x.norm(p=2, dim=1).mean()
+
+
+def test_norms():
+    layer = last(nn.Sequential(nn.Conv2d(2, 2, 3), Response()))
+    assert layer["receptive_field"] == [3 + 61] * 2
+    assert layer["stride"] == [1, 1]

@@ -184,6 +184,10 @@ def _adaptive(args: Sequence[Any], x: Seen, out: Tensor) -> Field | None:
     return tuple(after)
 
 
+def _norm(args: Sequence[Any], x: Seen, out: Tensor) -> Field:
+    return _reduce((x.tensor, _filled(args, None, 2, None)[2]), x, out)  # behind the order
+
+
 def _reduce(args: Sequence[Any], x: Seen, out: Tensor) -> Field:
     dims = _filled(args, None, None)[1]
     dims = range(x.tensor.ndim) if dims is None else dims
@@ -290,7 +294,8 @@ RULES: Mapping[str, Rule] = {
     "_adaptive_avg_pool2d": _adaptive,
     "_adaptive_avg_pool3d": _adaptive,
     "adaptive_max_pool2d": _adaptive,
-    **dict.fromkeys(("mean", "sum", "amax", "amin", "max", "linalg_vector_norm", "var"), _reduce),
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "max", "var"), _reduce),
+    "linalg_vector_norm": _norm,
     **dict.fromkeys(("constant_pad_nd", "reflection_pad2d", "replication_pad2d"), _pad),
     **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d"), _resize(1)),
     **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d"), _resize(2)),

@@ -51,6 +51,10 @@ class Output:
     field: Field | None
 
 
+class BookkeepingError(Exception):
+    """An operator ran, but could not be written down: a fault of ours."""
+
+
 class Trace(TorchDispatchMode):
     """Writes down the operators that run while it is entered and `modules` is watched.
 
@@ -147,20 +151,24 @@ class Trace(TorchDispatchMode):
         outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         if outputs:
             step = Step(func, name, args, [(one, self.note(one)) for one in inputs], outputs)
-            view = func.is_view or name in FREE
-            note = step.result(len(self.operators))
-            if not view:
-                written = [one for one in inputs if any(one is other for other in outputs)]
-                self.operators.append(self._operator(step, note, written, seconds))
-            for tensor in outputs:
-                if id(tensor) not in self._notes:
-                    tensor._cost_note = note  # pyright: ignore[reportAttributeAccessIssue]
+            try:
+                self._write(step, seconds)
+            except Exception as error:  # not to be taken for the network's
+                raise BookkeepingError(name) from error
         return out
 
-    def _operator(
-        self, step: Step, note: Note, written: Sequence[Tensor], seconds: float
-    ) -> Operator:
+    def _write(self, step: Step, seconds: float) -> None:
+        """Note what an operator did, and mark what it gave."""
+        note = step.result(len(self.operators))
+        if not (step.func.is_view or step.name in FREE):
+            self.operators.append(self._operator(step, note, seconds))
+        for tensor in step.outputs:
+            if id(tensor) not in self._notes:
+                tensor._cost_note = note  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _operator(self, step: Step, note: Note, seconds: float) -> Operator:
         tensors = [tensor for tensor, _ in step.inputs]
+        written = [one for one in tensors if any(one is other for other in step.outputs)]
         read_bytes, written_bytes = moved(step.name, tensors, step.outputs, written)
         used = frozenset[str]().union(*(n.weights for _, n in step.inputs if n.weights is not None))
         return Operator(
