@@ -1,6 +1,7 @@
 """Files that Keras and h5py wrote, read without either."""
 
 import json
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -232,3 +233,31 @@ def test_json_of_a_model_may_be_long(tmp_path):
         file.attrs["model_config"] = json.dumps(config, ensure_ascii=False)
     with open_foreign(path) as foreign:
         assert foreign.meta["config"] == config
+
+
+def test_bfloat16_of_hdf5_itself(tmp_path):
+    """A type of two bytes with the fields of bfloat16; HDF5 turns float32 into it."""
+    path = tmp_path / "a.weights.h5"
+    kind = h5py.h5t.IEEE_F16LE.copy()
+    kind.set_fields(15, 7, 8, 0, 7)
+    kind.set_ebias(127)
+    values = np.array([1.0, -2.5, 3.0e38, 2.0**-126, 0.0], "f4")
+    with h5py.File(path, "w") as file:
+        group = file.create_group("layers/a/vars")
+        made = h5py.h5d.create(group.id, b"0", kind, h5py.h5s.create_simple((5,)))
+        made.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
+        expected = file["layers/a/vars/0"].astype("f4")[:]  # pyright: ignore
+    np.testing.assert_array_equal(read_all(path)["layers/a/vars/0"], expected, strict=True)
+    assert expected[:2].tolist() == [1.0, -2.5]
+
+
+def test_the_older_way_to_say_where_values_are(tmp_path):
+    """Version 2 of the layout message, as HDF5 before 1.6.3 wrote it (IV.A.2.i)."""
+    path = tmp_path / "old.h5"
+    keras_2(path, {"a": {"a/kernel:0": np.arange(100, dtype="f4")}})
+    content = path.read_bytes()
+    place = content.index(np.arange(100, dtype="<f4").tobytes())
+    new = struct.pack("<BBQQ6x", 3, 1, place, 400)
+    assert content.count(new) == 1
+    path.write_bytes(content.replace(new, struct.pack("<BBB5xQI4x", 2, 1, 1, place, 100)))
+    assert read_all(path)["a/kernel"].tolist() == list(range(100))
