@@ -28,7 +28,7 @@ def test_json(xception):
 
 
 def test_table(xception):
-    heading, row, *_ = xception("models").stdout.splitlines()
+    heading, row = xception("models", "36 layers", "CVPR").stdout.splitlines()
     assert heading.split()[:3] == ["model", "parameters", "MACs"]
     assert row.split()[:4] == ["xception", "22,855,952", "8,357,403,496", "299"]
 

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,33 +13,48 @@ from xception.cost.field import Field, Flat, Seen
 from xception.cost.operators import NORMS, PRODUCTS, Convolution, Kind, convolution
 
 
-@dataclass(frozen=True)
-class Note:
-    """What is known of a tensor."""
+class Note(NamedTuple):
+    """What is known of a tensor.
+
+    `weights` are the parameters that it was computed from, or None where the image is in it too.
+    `source` is the index of the multiplying operator whose result it is, or is but for a function
+    of each value.
+    """
 
     weights: frozenset[str] | None = frozenset()
-    """The parameters that it was computed from; None where the image is in it too."""
-
     field: Field | None = None
     flat: Flat | None = None
     source: int | None = None
-    """Index of the multiplying operator whose result it is, or that, worked on channel by channel
-    and place by place."""
 
 
 RESHAPES = ("view", "_unsafe_view", "_reshape_alias", "reshape", "unsqueeze", "squeeze", "flatten")
 PADS = ("constant_pad_nd", "reflection_pad2d", "replication_pad2d")
 
 
-@dataclass(frozen=True)
 class Step:
-    """One operator with its tensors; what it does to what is known of them."""
+    """One operator with its tensors; what it does to what is known of them.
 
-    func: Any
-    name: str
-    args: Sequence[Any]
-    inputs: Sequence[tuple[Tensor, Note]]
-    outputs: Sequence[Tensor]
+    Args:
+        func: the operator.
+        name: of it, without namespace and overload.
+        args: what it was called with, but for keywords.
+        inputs: all tensors among its arguments, with their notes.
+        outputs: all tensors that it gave.
+    """
+
+    def __init__(
+        self,
+        func: Any,
+        name: str,
+        args: Sequence[Any],
+        inputs: Sequence[tuple[Tensor, Note]],
+        outputs: Sequence[Tensor],
+    ):
+        self.func = func
+        self.name = name
+        self.args = args
+        self.inputs = inputs
+        self.outputs = outputs
 
     @cached_property
     def data(self) -> list[tuple[Tensor, Note]]:

@@ -8,8 +8,7 @@ of weights alone or of the image too, its receptive field, the convolution that 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +22,7 @@ from xception.cost.shapes import SHAPES
 from xception.cost.step import Note, Step
 
 
-@dataclass(frozen=True, kw_only=True)
-class Operator:
+class Operator(NamedTuple):
     """One operator that ran, other than a mere view."""
 
     name: str  # as torch calls it, "convolution"
@@ -43,8 +41,7 @@ class Operator:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """What a module returned when it last ran, if that was one tensor."""
 
     shape: tuple[int, ...]
