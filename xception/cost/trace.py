@@ -8,6 +8,7 @@ of weights alone or of the image too, its receptive field, the convolution that 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -94,8 +95,8 @@ class Trace(TorchDispatchMode):
         """Note which modules run meanwhile."""
         handles = []
         for name, module in self._modules:
-            handles.append(module.register_forward_pre_hook(self._enter(name)))
-            handles.append(module.register_forward_hook(self._leave(name)))
+            handles.append(module.register_forward_pre_hook(partial(self._enter, name)))
+            handles.append(module.register_forward_hook(partial(self._leave, name)))
         try:
             yield
         finally:
@@ -103,20 +104,14 @@ class Trace(TorchDispatchMode):
                 handle.remove()
             self._running.clear()
 
-    def _enter(self, name: str) -> Any:
-        def enter(module: nn.Module, args: Any) -> None:
-            self._running.append(name)
-            self.calls[name] = self.calls.get(name, 0) + 1
+    def _enter(self, name: str, module: nn.Module, args: Any) -> None:
+        self._running.append(name)
+        self.calls[name] = self.calls.get(name, 0) + 1
 
-        return enter
-
-    def _leave(self, name: str) -> Any:
-        def leave(module: nn.Module, args: Any, output: Any) -> None:
-            self._running.pop()
-            if isinstance(output, Tensor):
-                self.outputs[name] = Output(tuple(output.shape), self.note(output).field)
-
-        return leave
+    def _leave(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+        self._running.pop()
+        if isinstance(output, Tensor):
+            self.outputs[name] = Output(tuple(output.shape), self.note(output).field)
 
     def begin(self, image: Tensor) -> None:
         """Mark an input of the network, of which everything computed from it is told apart."""
