@@ -80,7 +80,7 @@ def open_photos(path: str | Path, *, for_training: bool = True) -> PhotoSet:
     Raises `UserError` that says what is missing, if nothing could be done with what is there.
     """
     path = Path(path)
-    _must_exist(path)
+    must_exist(path)
     if path.is_dir():
         return _open_store(FolderStore(path), for_training)
     if zipfile.is_zipfile(path):
@@ -104,7 +104,7 @@ def list_images(path: str | Path) -> list[Path]:
         names = (name for name in FolderStore(path).names() if _is_shot(name))
         found = [path / name for name in sorted(names, key=natural)]
     elif path.exists() or not glob.has_magic(str(path)):
-        _must_exist(path)
+        must_exist(path)
         return [path]
     else:
         matches = sorted(glob.glob(str(path), recursive=True), key=natural)
@@ -121,7 +121,7 @@ def _is_shot(name: str) -> bool:
 
 def _open_store(store: Store, for_training: bool) -> PhotoSet:
     names, folders = store.names(), store.folders()
-    _check_encoding(store, [*folders, *names])
+    check_encoding(store, [*folders, *names])
     top = top_folder(names, folders)
     tables = [
         name
@@ -140,8 +140,8 @@ def _open_store(store: Store, for_training: bool) -> PhotoSet:
     return _photo_set(store, rows, names, empty, for_training)
 
 
-def _check_encoding(store: Store, names: Iterable[str]) -> None:
-    """Names become classes and text of reports, which are UTF-8."""
+def check_encoding(store: Store, names: Iterable[str]) -> None:
+    """Names become classes and text of reports, which are UTF-8. Raises `UserError`."""
     for name in names:
         try:
             name.encode()
@@ -162,7 +162,7 @@ def _from_table(store: Store, table: str, for_training: bool) -> PhotoSet:
         for row in read_table(store.read(table), where, folder)
     ]
     names = store.names()
-    _check_encoding(store, names)
+    check_encoding(store, names)
     known = frozenset(names)
     missing = [row.path for row in rows if row.path not in known]
     if missing:
@@ -188,7 +188,7 @@ def _photo_set(
         found = f"only the class {classes[0]!r}" if classes else "no labels at all"
         raise UserError(f"{store.path}: has {found}; at least two classes are needed")
     number = {label: position for position, label in enumerate(classes)}
-    splits, made = _complete(store, rows, for_training)
+    splits, made = complete_splits(store, rows, for_training)
     photos = tuple(
         Photo(row.path, tuple(sorted(number[label] for label in of_photo)), split)
         for row, of_photo, split in zip(rows, labels, splits, strict=True)
@@ -199,10 +199,10 @@ def _photo_set(
     return PhotoSet(store, classes, photos, multilabel, made, ignored)
 
 
-def _complete(
+def complete_splits(
     store: Store, rows: Sequence[Row], for_training: bool
 ) -> tuple[list[Split], tuple[Split, ...]]:
-    """The split of each row, and which splits we made."""
+    """The split of each row, and which splits we made. Raises `UserError`: none to train with."""
     given = {row.split for row in rows if row.split is not None}
     if for_training and given and "train" not in given:
         raise UserError(f"{store.path}: has {' and '.join(sorted(given))} photos but none to train")
@@ -224,7 +224,8 @@ def _complete(
     return splits, SPLITS if cut_test else ("train", "validation")
 
 
-def _must_exist(path: Path) -> None:
+def must_exist(path: Path) -> None:
+    """Raises `UserError`, with the closest name there is, if nothing is at `path`."""
     if path.exists():
         return
     above = next((parent for parent in path.parents if parent.is_dir()), None)

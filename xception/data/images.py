@@ -10,11 +10,13 @@ a little paler to the network than on a calibrated screen.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from xception.data.guards import Reader, strict
 from xception.errors import UserError
@@ -71,6 +73,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
 
 class ImageError(UserError):
@@ -94,6 +97,8 @@ class Decoded(NamedTuple):
     """One of `FORMATS`."""
     shorter_side: int
     """Pixels of the shorter side at full scale."""
+    size: tuple[int, int]
+    """Width and height at full scale, upright."""
 
 
 def decode(data: bytes, name: str, *, min_side: int | None = None) -> Image.Image:
@@ -139,6 +144,23 @@ def sniff(data: bytes) -> str | None:
 
 def inspect(data: bytes, name: str, *, min_side: int | None = None) -> Decoded:
     """`decode`, together with what the file said about itself. Raises `ImageError`."""
+    with opened(data, name) as image:
+        width, height = image.size
+        if min_side is not None and sniff(data) == "JPEG":
+            image.draft(None, (min_side, min_side))
+        image.load()
+        turn = _turn(image)
+        size = (height, width) if turn in _SIDEWAYS else (width, height)
+        turned = image if turn is None else image.transpose(turn)
+        return Decoded(to_rgb(turned), sniff(data) or "", min(size), size)
+
+
+@contextmanager
+def opened(data: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
+    """The file as Pillow opens it, not decoded yet, with all the guards of this module around it.
+
+    Raises `ImageError`, also for whatever goes wrong with the picture while it is open.
+    """
     if len(data) > MAX_FILE_BYTES:
         raise ImageError(name, _too_large())
     format = sniff(data)
@@ -147,11 +169,7 @@ def inspect(data: bytes, name: str, *, min_side: int | None = None) -> Decoded:
     try:
         with strict, Image.open(Reader(data), formats=(format,)) as image:
             _refuse_bombs(image, data, name)
-            shorter_side = min(image.size)
-            if min_side is not None and format == "JPEG":
-                image.draft(None, (min_side, min_side))
-            image.load()
-            return Decoded(to_rgb(upright(image)), format, shorter_side)
+            yield image
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -165,12 +183,16 @@ def inspect(data: bytes, name: str, *, min_side: int | None = None) -> Decoded:
 
 def upright(image: Image.Image) -> Image.Image:
     """Turn a loaded image as its EXIF orientation says; out of range or unreadable: leave it."""
+    turn = _turn(image)
+    return image if turn is None else image.transpose(turn)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG)
     except Exception:  # damaged metadata; a viewer shows such a photo unturned
-        return image
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
+        return None
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
