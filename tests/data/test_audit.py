@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xception.data import scan as scanning
+from xception.data import spread as spreading
 from xception.data.audit import Audit, audit
 from xception.data.findings import Finding
 from xception.data.folders import PhotoSet, open_photos
@@ -189,9 +189,9 @@ def test_the_number_of_processes_follows_the_number_of_photos(
 ) -> None:
     asked: list[int] = []
     monkeypatch.setattr(
-        scanning, "_chunks", lambda store, names, workers: asked.append(workers) or []
+        spreading, "_chunks", lambda look, items, workers: asked.append(workers) or []
     )
-    monkeypatch.setattr(scanning.os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
+    monkeypatch.setattr(spreading.os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
     for photos in (0, 1999, 2000, 60_000):
         scan(FolderStore(tmp_path), ["x"] * photos)
     assert asked == [1, 1, 2, 4]

@@ -3,12 +3,9 @@
 Each photo is decoded once, JPEGs at reduced scale, in several processes where it pays.
 """
 
+import functools
 import hashlib
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,15 +13,11 @@ from jaxtyping import UInt8, UInt64
 from PIL import Image
 
 from xception.data.images import ImageError, inspect
+from xception.data.spread import spread
 from xception.data.store import Store
-from xception.errors import UserError
 
 THUMBNAIL = 16  # pixels a side
 _DECODED_SIDE = 4 * THUMBNAIL  # what a JPEG may be reduced to, so that its thumbnail is still exact
-_CHUNK = 100  # photos that one process takes at a time
-_WORTH_A_PROCESS = 1000  # photos; starting one takes as long as looking at this many
-
-_store: Store | None = None  # of a worker process
 
 
 class Look(NamedTuple):
@@ -41,6 +34,8 @@ class Look(NamedTuple):
     """64 bits, of which few change when a photo is recompressed or scaled: `difference_hash`."""
     thumbnail: bytes
     """`THUMBNAIL`² RGB pixels."""
+    size: tuple[int, int]
+    """Width and height in pixels, at full scale, upright."""
 
 
 def scan(
@@ -50,21 +45,8 @@ def scan(
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Look]:
-    """Look at photos, in order. `progress` is told from time to time how many are done.
-
-    `workers` is the number of processes; 1 means none but this one, None as many as pay: one for
-    each core and each thousand photos.
-
-    Raises `UserError` if a worker process dies.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = workers or max(1, min(cores or 1, len(names) // _WORTH_A_PROCESS))
-    looks: list[Look] = []
-    for chunk in _chunks(store, names, workers):
-        looks.extend(chunk)
-        if progress is not None:
-            progress(len(looks))
-    return looks
+    """Look at photos, in order. `workers`, `progress`, and what is raised: see `spread`."""
+    return spread(functools.partial(look_at, store), names, workers=workers, progress=progress)
 
 
 def difference_hash(image: Image.Image) -> int:
@@ -87,41 +69,15 @@ def thumbnails(looks: Sequence[Look]) -> UInt8[np.ndarray, "n d"]:
     return flat.reshape(len(looks), 3 * THUMBNAIL**2)
 
 
-def _chunks(store: Store, names: Sequence[str], workers: int) -> Iterator[list[Look]]:
-    chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
-    if workers == 1:
-        yield from ([_look(store, name) for name in chunk] for chunk in chunks)
-        return
-    # Spawned, not forked: this process may have threads, which a fork would leave hanging.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (store,)) as pool:
-        try:
-            yield from pool.map(_look_at, chunks)
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a process died while looking at the photos, perhaps for lack of memory; "
-                "try again with one worker"
-            ) from error
-
-
-def _start_worker(store: Store) -> None:
-    global _store
-    _store = store
-
-
-def _look_at(names: Sequence[str]) -> list[Look]:
-    assert _store is not None
-    return [_look(_store, name) for name in names]
-
-
-def _look(store: Store, name: str) -> Look:
+def look_at(store: Store, name: str) -> Look:
+    """One look at one photo; what is wrong with it stands in the look."""
     digest = b""
     try:
         data = store.read(name)
         digest = hashlib.sha256(data).digest()
         decoded = inspect(data, name, min_side=_DECODED_SIDE)
     except ImageError as error:
-        return Look(digest, error.reason, "", 0, 0, b"")
+        return Look(digest, error.reason, "", 0, 0, b"", (0, 0))
     small = decoded.image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     return Look(
         digest=digest,
@@ -130,4 +86,5 @@ def _look(store: Store, name: str) -> Look:
         shorter_side=decoded.shorter_side,
         fingerprint=difference_hash(decoded.image),
         thumbnail=small.tobytes(),
+        size=decoded.size,
     )
