@@ -144,14 +144,9 @@ class DeepLabV3Plus(Segmenter):
             UserError: the images are smaller than MINIMUM_SIZE, or one image alone is to give
                 statistics of its mean features.
         """
-        return self._stages(x, None)
-
-    def _stages(
-        self, x: Float[Tensor, "b c h w"], mean: Float[Tensor, "b f 1 1"] | None
-    ) -> dict[str, Float[Tensor, "b _ _ _"]]:
         stages = self.backbone.forward_features(x)
         *_, last = stages.values()  # 33x33x2048 for a 513x513 image
-        encoded = self.aspp(last, mean)  # 33x33x256
+        encoded = self.aspp(last)  # 33x33x256
         stages["encoder"] = encoded
         if self.decoder is not None:
             details = stages[self.backbone.LOW_LEVEL]  # 129x129x256
@@ -166,20 +161,6 @@ class DeepLabV3Plus(Segmenter):
         """
         *_, last = self.forward_features(x).values()
         return stretched(self.head(last), x)  # 513x513x21
-
-    def context(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f i j"] | None:
-        """The last features of the backbone, which the image pooling takes the mean of."""
-        if self.aspp.pooling is None:
-            return None
-        *_, last = self.backbone.forward_features(x).values()
-        return last
-
-    def forward_part(
-        self, x: Float[Tensor, "b c h w"], mean: Float[Tensor, "b f 1 1"] | None
-    ) -> Float[Tensor, "b k h w"]:
-        """`forward` for parts of larger images, of whose `context` the mean is given."""
-        *_, last = self._stages(x, mean).values()
-        return stretched(self.head(last), x)
 
 
 class PyramidPooling(nn.Module):
@@ -214,10 +195,8 @@ class PyramidPooling(nn.Module):
             *make.pointwise(views * channels, channels), nn.Dropout(dropout)
         )
 
-    def forward(
-        self, x: Float[Tensor, "b c i j"], mean: Float[Tensor, "b c 1 1"] | None = None
-    ) -> Float[Tensor, "b f i j"]:
-        """All views of each place, mixed; `mean` is that of the places unless it is given."""
+    def forward(self, x: Float[Tensor, "b c i j"]) -> Float[Tensor, "b f i j"]:
+        """All views of each place, mixed."""
         views = [branch(x) for branch in self.branches]
         if self.pooling is not None:
             norm = self.pooling[1]  # one that counts in other processes too is of another class
@@ -227,8 +206,7 @@ class PyramidPooling(nn.Module):
                     "or more at a time, freeze the statistics, or set image_pooling=false"
                 )
             # Stretching the one pixel of the mean over the places only repeats it.
-            seen = x.mean((2, 3), keepdim=True) if mean is None else mean
-            views.insert(0, self.pooling(seen).expand_as(views[0]))
+            views.insert(0, self.pooling(x.mean((2, 3), keepdim=True)).expand_as(views[0]))
         return self.project(torch.cat(views, dim=1))
 
 

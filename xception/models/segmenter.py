@@ -22,16 +22,6 @@ class Segmenter(Network):
         """One logit per class and pixel, at exactly the height and width of the images."""
         raise NotImplementedError
 
-    def context(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b f i j"] | None:
-        """What every pixel's answer depends on by its mean over the whole image; None: nothing."""
-        raise NotImplementedError
-
-    def forward_part(
-        self, x: Float[Tensor, "b c h w"], mean: Float[Tensor, "b f 1 1"] | None
-    ) -> Float[Tensor, "b k h w"]:
-        """`forward` for parts of larger images, of whose `context` the mean is given."""
-        raise NotImplementedError
-
     @property
     def classifier(self) -> nn.Conv2d:
         """The last layer."""
