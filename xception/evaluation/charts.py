@@ -96,7 +96,7 @@ def losses(epochs: Sequence[int], train: Sequence[float], val: Sequence[float | 
         axes.legend(
             loc="upper right", bbox_to_anchor=(1, 1.14), ncols=2, borderaxespad=0, handlelength=1.2
         )
-        return _svg(figure, "Loss by epoch")
+        return svg(figure, "Loss by epoch")
 
 
 def score(epochs: Sequence[int], values: Sequence[float | None], title: str) -> str:
@@ -117,7 +117,7 @@ def score(epochs: Sequence[int], values: Sequence[float | None], title: str) -> 
         axes.margins(y=0.16)
         axes.yaxis.set_major_formatter(PERCENT)
         _by_epoch(axes, epochs)
-        return _svg(figure, f"{title} by epoch")
+        return svg(figure, f"{title} by epoch")
 
 
 def learning_rate(epochs: Sequence[int], rates: Sequence[float]) -> str:
@@ -128,7 +128,7 @@ def learning_rate(epochs: Sequence[int], rates: Sequence[float]) -> str:
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.3g}"))
         _by_epoch(axes, epochs)
-        return _svg(figure, "Learning rate by epoch")
+        return svg(figure, "Learning rate by epoch")
 
 
 def reliability(bins: Sequence[dict[str, Any]]) -> str:
@@ -153,7 +153,7 @@ def reliability(bins: Sequence[dict[str, Any]]) -> str:
         lower.yaxis.set_major_locator(MaxNLocator(2))
         for axis in (upper.xaxis, upper.yaxis, lower.yaxis):
             axis.set_major_formatter(PERCENT)
-        return _svg(figure, "Accuracy against confidence")
+        return svg(figure, "Accuracy against confidence")
 
 
 def confusion(matrix: Int[np.ndarray, "k k"], classes: Sequence[str]) -> str:
@@ -178,7 +178,7 @@ def confusion(matrix: Int[np.ndarray, "k k"], classes: Sequence[str]) -> str:
         axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(places, names)
         axes.tick_params(length=0)
-        return _svg(figure, "Confusion matrix")
+        return svg(figure, "Confusion matrix")
 
 
 def confused_classes(matrix: Int[np.ndarray, "k k"]) -> list[int]:
@@ -238,7 +238,8 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST_LABEL else name[: LONGEST_LABEL - 1] + "…"
 
 
-def _svg(figure: Figure, title: str) -> str:
+def svg(figure: Figure, title: str) -> str:
+    """The figure as a file of its own."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # tick labels do not follow the rcParam
     file = io.StringIO()

@@ -163,7 +163,7 @@ def render(report: Report, pictures: Pictures, drawn: Mapping[str, str]) -> str:
             f"{len(pictures.mistakes)} pictures of {len(report.mistakes)} mistakes: all or none"
         )
     shown = pictures.mistakes or [None] * len(report.mistakes)
-    return _ENVIRONMENT.get_template("report.html").render(
+    return ENVIRONMENT.get_template("report.html").render(
         report=report,
         metrics=report.metrics,
         words=words,
@@ -180,14 +180,15 @@ def _data_uri(image: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(image).decode()
 
 
-_ENVIRONMENT = Environment(
+# Of every page of this room: its templates, filters and style sheet.
+ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters.update(
+ENVIRONMENT.filters.update(
     percent=words.percent,
     count=words.count,
     magnitude=words.magnitude,
