@@ -19,12 +19,13 @@ MAY_IMPORT = {
     "layers": (),
     "data": (),
     "cost": (),
+    "separation": ("layers", "cost"),
     "models": ("layers",),
     "weights": ("models", "data.preprocess"),
     "evaluation": ("data",),
     "training": ("data", "models", "weights", "evaluation"),
     "deploy": ("layers", "models", "weights", "data", "evaluation"),
-    "cli": ("data", "models", "weights", "evaluation", "training", "cost", "deploy"),
+    "cli": ("data", "models", "weights", "evaluation", "training", "cost", "deploy", "separation"),
 }
 OPEN_TO_ALL = ("errors", "_version")
 # The modules above the rooms.
