@@ -3,12 +3,18 @@
 A photo gets a border of the mean colour on the right and below, until its sides are a multiple of
 the output stride plus one: then each feature stands for the pixel that it is computed around, and
 the network's stretching of features to pixels is exact (Chen et al.'s code pads to 513 for this).
-What is said about the border is cut off. So every photo is seen at its own size, and a part of it
-exactly as in the whole.
+What is said about the border is cut off. A network may be shown the photo larger, smaller or
+mirrored; its answer is always brought back to the photo's own pixels.
 """
 
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float64, UInt8
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,62 +23,113 @@ from xception.errors import UserError
 from xception.evaluation.evaluate import evaluating
 from xception.evaluation.segmentation import Piece
 
+Rows = Callable[[int, int], Float[Tensor, "k h w"]]
+"""The rows from the first to the last (excluded) of a network's logits for its image."""
 
-class WholePhoto:
-    """Segments a photo in one go.
+
+@dataclass(frozen=True)
+class View:
+    """A photo as a network is shown it.
 
     Args:
-        network: images to one logit per class and pixel; already on `device`. It works in
-            evaluation mode and gets its modes back.
-        preprocess: its normalisation; with `mirror` the mean of the probabilities for the photo
-            and its mirror image counts.
-        device: where to compute.
-        output_stride: of the network, `network.options["output_stride"]`.
-        minimum_size: the least that a side of its image may have, in pixels.
-        precision: run the network under autocast to this type; None keeps float32.
+        height: of the photo, in pixels.
+        width: the same.
+        scale: sides of the image, measured in those of the photo.
+        mirrored: left and right exchanged.
+        output_stride: of the network, which the image's sides must fit (see above).
+        minimum: the least that a side of its image may have.
     """
 
-    def __init__(
+    height: int
+    width: int
+    scale: float = 1.0
+    mirrored: bool = False
+    output_stride: int = 16
+    minimum: int = 1
+
+    @property
+    def inner(self) -> tuple[int, int]:
+        """Height and width of the scaled photo."""
+        return max(round(self.height * self.scale), 1), max(round(self.width * self.scale), 1)
+
+    @property
+    def outer(self) -> tuple[int, int]:
+        """Height and width of the image, with its border."""
+        height, width = (self._with_border(side) for side in self.inner)
+        return height, width
+
+    def _with_border(self, side: int) -> int:
+        stride = self.output_stride
+        return -(-(max(side, self.minimum) - 1) // stride) * stride + 1
+
+    def scaled(
+        self, pixels: UInt8[Tensor, "h w c"], preprocess: Preprocess
+    ) -> UInt8[Tensor, "a b c"]:
+        """The pixels at the size of `inner`, by the filter of the preprocessing."""
+        height, width = self.inner
+        if (height, width) == (self.height, self.width):
+            return pixels
+        array = pixels.numpy()
+        image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+        image = preprocess.resample(image, (width, height), (0, 0, self.width, self.height))
+        resized = np.array(image)
+        return torch.from_numpy(resized[:, :, None] if resized.ndim == 2 else resized)
+
+    def image(
         self,
-        network: nn.Module,
+        scaled: UInt8[Tensor, "a b c"],
         preprocess: Preprocess,
-        *,
-        device: torch.device | str,
-        output_stride: int,
-        minimum_size: int = 1,
-        precision: torch.dtype | None = None,
-    ):
-        self.network, self.preprocess, self.precision = network, preprocess, precision
-        self.device = torch.device(device)
-        self.output_stride, self.minimum_size = output_stride, minimum_size
+        device: torch.device,
+        rows: slice = slice(None),
+    ) -> Float[Tensor, "1 c i j"]:
+        """The network's image, or some of its rows."""
+        height, width = self.outer
+        first, last, _ = rows.indices(height)
+        part = scaled[first:last].to(device, non_blocking=True)
+        x = preprocess.normalize(part[None]) if len(part) else self._blank(scaled, device)
+        right, below = width - x.shape[3], (last - first) - x.shape[2]
+        if right or below:
+            x = F.pad(x, (0, right, 0, below))
+        return x.flip(3) if self.mirrored else x
 
-    def __call__(self, pixels: UInt8[Tensor, "h w c"]) -> list[Piece]:
-        """The photo as one piece. Raises `UserError` if the answer is NaN or infinite."""
-        with evaluating(self.network), torch.inference_mode():
-            return [Piece(0, 0, self._probabilities(pixels))]
+    def _blank(self, scaled: UInt8[Tensor, "a b c"], device: torch.device) -> Tensor:
+        return torch.zeros(1, scaled.shape[2], 0, scaled.shape[1], device=device)
 
-    def _probabilities(self, pixels: UInt8[Tensor, "h w c"]) -> Float[Tensor, "k h w"]:
-        height, width, _ = pixels.shape
-        x = self.preprocess.normalize(pixels[None].to(self.device, non_blocking=True))
-        least = self.minimum_size
-        x = bordered(x, *(grid_size(side, self.output_stride, least) for side in (height, width)))
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
-            answers = [self.network(x)]
-            if self.preprocess.mirror:
-                answers.append(self.network(x.flip(3)).flip(3))
-        found = [probabilities(logits[0, :, :height, :width]) for logits in answers]
-        return sum(found[1:], start=found[0]) / len(found)
+    def logits(self, rows: Rows, first: int, last: int) -> Float[Tensor, "k i j"]:
+        """Some rows of the photo: what the network says of its image, at the photo's pixels.
+
+        Args:
+            rows: gives rows of the logits of the network's image, `outer` in size.
+            first: row of the photo.
+            last: the row behind the last one.
+        """
+        height, width = self.inner
+        if (height, width) == (self.height, self.width):
+            return self._turned(rows(first, last))
+        down = _places(self.height, height)[first:last]
+        top, bottom = int(down[0]), min(int(down[-1]) + 1, height - 1)
+        part = self._turned(rows(top, bottom + 1))
+        return between(between(part, down - top, 1), _places(self.width, width), 2)
+
+    def _turned(self, logits: Float[Tensor, "k i j"]) -> Float[Tensor, "k i m"]:
+        """Mirrored back, and without the border on the right."""
+        return (logits.flip(2) if self.mirrored else logits)[:, :, : self.inner[1]]
 
 
-def grid_size(side: int, output_stride: int, minimum: int = 1) -> int:
-    """The next multiple of the output stride plus one, in pixels, that is at least `minimum`."""
-    return -(-(max(side, minimum) - 1) // output_stride) * output_stride + 1
+def _places(many: int, few: int) -> Float64[Tensor, " many"]:
+    """Where the middles of `many` pixels lie among those of `few`, which span the same length."""
+    places = (torch.arange(many, dtype=torch.float64) + 0.5) * (few / many) - 0.5
+    return places.clamp(0, few - 1)
 
 
-def bordered(x: Float[Tensor, "b c h w"], height: int, width: int) -> Float[Tensor, "b c i j"]:
-    """The image with a border of zeros, which are the mean colour, on the right and below."""
-    right, below = width - x.shape[3], height - x.shape[2]
-    return F.pad(x, (0, right, 0, below)) if right or below else x
+def between(x: Float[Tensor, "*shape"], places: Float64[Tensor, " n"], dim: int) -> Tensor:
+    """Linear interpolation of `x` along one axis, at places counted in its entries."""
+    lower = places.floor().long().clamp(0, x.shape[dim] - 1)
+    upper = (lower + 1).clamp(max=x.shape[dim] - 1)
+    share = (places - lower).to(x)
+    share = share.reshape([-1 if axis == dim else 1 for axis in range(x.ndim)])
+    lower, upper = lower.to(x.device), upper.to(x.device)
+    return torch.lerp(x.index_select(dim, lower), x.index_select(dim, upper), share)
 
 
 def probabilities(logits: Float[Tensor, "k h w"]) -> Float[Tensor, "k h w"]:
@@ -89,3 +146,78 @@ def probabilities(logits: Float[Tensor, "k h w"]) -> Float[Tensor, "k h w"]:
             "clipping keeps a training from that."
         )
     return logits.softmax(0)
+
+
+class WholePhoto:
+    """Segments a photo in one go, at its own size.
+
+    Args:
+        network: images to one logit per class and pixel; already on `device`. It works in
+            evaluation mode and gets its modes back.
+        preprocess: its normalisation.
+        device: where to compute.
+        output_stride: of the network, `network.options["output_stride"]`.
+        minimum_size: the least that a side of its image may have, in pixels.
+        precision: run the network under autocast to this type; None keeps float32.
+        shorter_side: pixels that the network is to see of the shorter side of each photo; None
+            shows it the photo as it is.
+        scales: sizes, in those of above, at which it sees the photo; the mean of its probabilities
+            counts.
+        mirror: whether it sees the photo mirrored too; None leaves it to the preprocessing.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocess: Preprocess,
+        *,
+        device: torch.device | str,
+        output_stride: int,
+        minimum_size: int = 1,
+        precision: torch.dtype | None = None,
+        shorter_side: int | None = None,
+        scales: Sequence[float] = (1.0,),
+        mirror: bool | None = None,
+    ):
+        self.network, self.preprocess, self.precision = network, preprocess, precision
+        self.device, self.shorter_side = torch.device(device), shorter_side
+        self.output_stride, self.minimum_size = output_stride, minimum_size
+        self.scales, self.mirror = scales, preprocess.mirror if mirror is None else mirror
+
+    def __call__(self, pixels: UInt8[Tensor, "h w c"]) -> list[Piece]:
+        """The photo as one piece. Raises `UserError` if the answer is NaN or infinite."""
+        height, width, _ = pixels.shape
+        views = self.views(height, width)
+        with evaluating(self.network), torch.inference_mode():
+            found = self._answer(views[0], pixels)
+            for view in views[1:]:
+                found += self._answer(view, pixels)
+            return [Piece(0, 0, found.div_(len(views)))]
+
+    def views(self, height: int, width: int) -> list[View]:
+        """How the network sees a photo: every scale, as it is and perhaps mirrored."""
+        unit = 1.0 if self.shorter_side is None else self.shorter_side / min(height, width)
+        return [
+            View(height, width, unit * scale, turned, self.output_stride, self.minimum_size)
+            for scale in self.scales
+            for turned in ((False, True) if self.mirror else (False,))
+        ]
+
+    def _answer(self, view: View, pixels: UInt8[Tensor, "h w c"]) -> Float[Tensor, "k h w"]:
+        x = view.image(view.scaled(pixels, self.preprocess), self.preprocess, self.device)
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
+            (logits,) = self.network(x)
+        return probabilities(view.logits(partial(_rows, logits), 0, view.height))
+
+
+def _rows(logits: Float[Tensor, "k h w"], first: int, last: int) -> Float[Tensor, "k i w"]:
+    return logits[:, first:last]
+
+
+def index_map(pieces: Iterable[Piece], size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+    """The likeliest class of each pixel of a photo of this height and width."""
+    classes = np.zeros(size, np.uint8)
+    for top, left, found in pieces:
+        rows, columns = slice(top, top + found.shape[1]), slice(left, left + found.shape[2])
+        classes[rows, columns] = found.argmax(0).to(torch.uint8).cpu().numpy()
+    return classes
