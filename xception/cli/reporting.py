@@ -151,7 +151,7 @@ def _write(
         best_epoch=best_epoch,
         mistakes=mistakes,
         config=config,
-        environment=_environment(device),
+        environment=environment(device),
         timing=timing or {},
     )
     return write_report(folder, report, Pictures(samples=shown, mistakes=explained))
@@ -170,7 +170,8 @@ def _data(photos: PhotoSet, findings: Audit) -> Data:
     )
 
 
-def _environment(device: torch.device) -> dict[str, str]:
+def environment(device: torch.device) -> dict[str, str]:
+    """What a report says about the machine that it was made on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
         "python": platform.python_version(),
