@@ -80,6 +80,7 @@ CARD_VALUES: list[tuple[str, list[Any]]] = [
     ("license", [3, ["MIT"]]),
     ("package_version", [None, 1]),
     ("code", ["import os"]),
+    ("surgery", [None, "x", [1], [{}], [{"layer": "stem.0", "order": "x", "ranks": 1, "bias": 1}]]),
 ]
 
 TENSOR_VALUES: list[tuple[str, list[Any]]] = [

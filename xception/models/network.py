@@ -30,6 +30,7 @@ class Network(nn.Module):
     MINIMUM_SIZE: int  # pixels of the shorter side of the smallest image that it takes
     head: nn.Sequential  # what comes before the logits; its last layer is called `classifier`
     card: Any = None  # what the model file said, where the model came from one
+    surgery: tuple[Any, ...] = ()  # `models.surgery.Exchange`, layers that are no longer its own
 
     def forward_features(self, x: Float[Tensor, "b c h w"]) -> dict[str, Float[Tensor, "b _ _ _"]]:
         """The named stages, in the order in which they are computed."""

@@ -10,14 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 from xception._version import __version__
 from xception.data.preprocess import Preprocess
 from xception.errors import UserError
+from xception.models.surgery import Exchange
 from xception.weights.header import ModelFileError as ModelFileError
 from xception.weights.header import open_regular, parse_json, read_header
 
-VERSION = "1.1"
+VERSION = "1.2"
 """Of the card's format: the minor number grows with new fields (older programs ignore them, older
 files get their defaults), the major one when an older program would misunderstand a file.
 
 1.1: the task "segmentation", which an older program refuses by name, and `source`.
+1.2: `surgery`, without which an older program finds that the tensors do not fit.
 """
 
 
@@ -43,6 +45,8 @@ class Card(BaseModel):
     """Of this format, as major.minor."""
     architecture: Architecture
     """Which network the weights belong to."""
+    surgery: tuple[Exchange, ...] = ()
+    """Convolutions of that network that were exchanged for separable ones."""
     task: Literal["classification", "multilabel", "segmentation"]
     """One class per image (softmax), any number (sigmoid), or one class per pixel (softmax)."""
     classes: tuple[str, ...] = Field(min_length=1)

@@ -5,7 +5,7 @@ JSON. The architecture comes from the zoo by name and options; no code and no pi
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BufferedReader
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from xception.errors import UserError
 from xception.models.classifier import Classifier, as_classifier
 from xception.models.network import Network
 from xception.models.segmenter import Segmenter
+from xception.models.surgery import operate
 from xception.models.zoo import create_model
 from xception.weights.atomic import write_whole
 from xception.weights.card import VERSION, Card, parse_card
@@ -40,6 +41,8 @@ def save_model(path: str | Path, model: Network, card: Card) -> None:
     """
     if card.architecture.options != model.options:
         raise ValueError(f"card of {card.architecture.options}, but model of {model.options}")
+    if card.surgery != model.surgery:
+        raise ValueError("the surgery of the card is not that of the model")
     save_tensors(path, model, card, {k: lazy(value) for k, value in model.state_dict().items()})
 
 
@@ -69,11 +72,20 @@ def save_tensors(path: str | Path, model: Network, card: Card, tensors: Mapping[
     write_whole(Path(path), lambda file: write_tensors(file, tensors, {CARD_KEY: text}))
 
 
-def load_model(path: str | Path) -> Network:
+Shaped = Callable[[Network], None]
+"""Changes the structure of a network that has no memory yet."""
+
+
+def load_model(path: str | Path, *, shaped: Shaped | None = None) -> Network:
     """The model of a file, float32, in evaluation mode; its `card` is the file's.
 
     Everything is judged on the header and on a network without memory ("meta") before any weight is
     read: a file that passes holds exactly the tensors of the network that its card describes.
+
+    Args:
+        path: of the file.
+        shaped: what else the weights' network went through, such as the folding of its batch
+            normalisation, after the surgery that the card tells of.
 
     Raises:
         ModelFileError: wrong, truncated, foreign or hostile file; one line says why.
@@ -82,12 +94,12 @@ def load_model(path: str | Path) -> Network:
     with open_regular(path) as file:
         header = read_header(file, path)
         card = parse_card(header.card, path)
-        model = _build_empty(card, path)
+        model = _build_empty(card, path, shaped)
         _check_tensors(header, model, path)
         weights = {tensor.name: _read_values(file, tensor, path) for tensor in header.tensors}
     model.load_state_dict(weights, assign=True)
     if any(buffer.is_meta for buffer in model.buffers()):  # tables that a network makes for itself
-        model = create_model(card.architecture.name, **card.architecture.options)
+        model = _build(card, shaped)
         model.load_state_dict(weights)
     model.card = card
     return model.eval()
@@ -149,6 +161,11 @@ def start_from(
 
 def _check_same(model: Network, source: Network, path: str | Path) -> None:
     """UserError unless the weights of `source` are of the same network as those of `model`."""
+    if source.surgery != model.surgery:
+        raise UserError(
+            f"{path} holds a network whose convolutions were exchanged for separable ones: it can "
+            "start no other; fine-tune it with `xception separate --finetune`"
+        )
     here = {key: value for key, value in model.options.items() if key not in FREE_OPTIONS}
     there = {key: value for key, value in source.options.items() if key not in FREE_OPTIONS}
     if type(model) is not type(source) or here != there:
@@ -164,14 +181,28 @@ def _describe(model: Network, options: list[str]) -> str:
     return f"{type(model).__name__}({chosen})"
 
 
-def _build_empty(card: Card, path: Path) -> Network:
+def _build_empty(card: Card, path: Path, shaped: Shaped | None) -> Network:
     """The network of the card on the meta device: shapes without memory."""
     try:
         with torch.device("meta"):
-            model = create_model(card.architecture.name, **card.architecture.options)
+            model = _build(card, shaped)
         _check_agreement(card, model)
     except (UserError, ValueError) as error:
         raise ModelFileError(path, f"its card is wrong: {error}") from error
+    return model
+
+
+def _build(card: Card, shaped: Shaped | None) -> Network:
+    """A fresh network with the structure that the card describes.
+
+    Raises:
+        UserError: the zoo has none such.
+        ValueError: the network does not allow the surgery.
+    """
+    model = create_model(card.architecture.name, **card.architecture.options)
+    operate(model, card.surgery)
+    if shaped is not None:
+        shaped(model)
     return model
 
 
