@@ -80,7 +80,15 @@ def test_another_major_version_is_refused(path, unsound, version):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"classes": ()}, {"classes": ("a", "a", "b")}, {"task": "detection"}, {"mood": 1}]
+    "fields",
+    [
+        {"classes": ()},
+        {"classes": ("a", "a", "b")},
+        {"task": "detection"},
+        {"mood": 1},
+        {"colours": ((0, 0, 0),)},
+        {"colours": ((0, 0, 256),) * 3},
+    ],
 )
 def test_wrong_cards_are_refused(fields):
     model = small_model()

@@ -3,9 +3,17 @@
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from xception._version import __version__
 from xception.data.preprocess import Preprocess
@@ -19,8 +27,11 @@ VERSION = "1.2"
 files get their defaults), the major one when an older program would misunderstand a file.
 
 1.1: the task "segmentation", which an older program refuses by name, and `source`.
-1.2: `surgery`, without which an older program finds that the tensors do not fit.
+1.2: `surgery`, without which an older program finds that the tensors do not fit, and `colours`.
 """
+
+
+Channel = Annotated[int, Field(ge=0, le=255)]
 
 
 class Architecture(BaseModel):
@@ -51,6 +62,8 @@ class Card(BaseModel):
     """One class per image (softmax), any number (sigmoid), or one class per pixel (softmax)."""
     classes: tuple[str, ...] = Field(min_length=1)
     """What the logits stand for, in their order."""
+    colours: tuple[tuple[Channel, Channel, Channel], ...] = ()
+    """Of the classes in pictures of masks: red, green, blue; none, where there are none of them."""
     preprocess: Preprocess
     """From a file to the network's input."""
     training: dict[str, JsonValue] = {}
@@ -77,6 +90,12 @@ class Card(BaseModel):
         if len(set(classes)) != len(classes):
             raise ValueError("a class stands there twice")
         return classes
+
+    @model_validator(mode="after")
+    def _one_colour_each(self) -> "Card":
+        if self.colours and len(self.colours) != len(self.classes):
+            raise ValueError(f"{len(self.colours)} colours for {len(self.classes)} classes")
+        return self
 
 
 def read_card(path: str | Path) -> Card:
