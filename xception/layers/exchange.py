@@ -62,8 +62,6 @@ def separated_like(
     module = module.to_empty(device=conv.weight.device).to(conv.weight.dtype)
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
-    if not conv.weight.is_contiguous():
-        module = module.to(memory_format=torch.channels_last)
     return module.train(conv.training)
 
 
@@ -127,9 +125,12 @@ def fill(
     module.depthwise.weight.copy_(kernels[:, None])
     pointwise.weight.copy_(mixing[:, :, None, None])
     if bias is not None:
-        second = pointwise if module.depthwise_first else module.depthwise
-        own = isinstance(module, SeparatedConv2d) and not module.depthwise_first
-        target = module.bias if own else second.bias
+        if module.depthwise_first:
+            target = pointwise.bias
+        elif isinstance(module, SeparatedConv2d):
+            target = module.bias
+        else:
+            target = module.depthwise.bias
         if target is None:
             raise ValueError("the module has no bias")
         target.copy_(bias)

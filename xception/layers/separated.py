@@ -13,6 +13,7 @@ for a convolution and gives it weights.
 
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from xception.layers.conv import Conv2d
 from xception.layers.padding import Padding, check_padding
 from xception.layers.separable import Order
+
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 class SeparatedConv2d(nn.Module):
@@ -63,7 +66,7 @@ class SeparatedConv2d(nn.Module):
         stride: tuple[int, int] = (1, 1),
         dilation: tuple[int, int] = (1, 1),
         padding: Padding = 0,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         groups: int = 1,
         bias: bool = False,
     ):
@@ -168,7 +171,7 @@ def _depthwise(
     stride: tuple[int, int],
     dilation: tuple[int, int],
     padding: Padding,
-    padding_mode: str,
+    padding_mode: PaddingMode,
 ) -> nn.Conv2d:
     """One kernel per channel."""
     check_padding(padding)
