@@ -25,7 +25,11 @@ MAY_IMPORT = {
     "evaluation": ("data",),
     "training": ("data", "models", "weights", "evaluation"),
     "deploy": ("layers", "models", "weights", "data", "evaluation"),
-    "cli": ("data", "models", "weights", "evaluation", "training", "cost", "deploy", "separation"),
+    "studies": ("data", "models", "weights.atomic", "training", "evaluation", "cost"),
+    "cli": (
+        *("data", "models", "weights", "evaluation", "training", "cost", "deploy", "separation"),
+        "studies",
+    ),
 }
 OPEN_TO_ALL = ("errors", "_version")
 # The modules above the rooms.
@@ -43,6 +47,12 @@ INNER_IMPORTS: dict[tuple[str, str], str] = {
     ("xception/weights/hub.py", "huggingface_hub"): "half a second, and only for published weights",
     ("xception/training/board.py", "torch.utils.tensorboard"): "an extra: TensorBoard",
     ("xception/models/timm_models.py", "timm"): "an extra: the networks called timm:NAME",
+    ("xception/cli/serve.py", "xception.deploy.server"): "an extra: FastAPI and uvicorn",
+    ("xception/deploy/extras.py", "onnx"): "an extra: writing ONNX files",
+    ("xception/deploy/extras.py", "onnxruntime"): "an extra: computing ONNX files",
+    ("xception/deploy/extras.py", "openvino"): "an extra: OpenVINO's files",
+    ("xception/deploy/extras.py", "nncf"): "an extra: eight bits in OpenVINO's files",
+    ("xception/deploy/extras.py", "pyarrow"): "an extra: tables in Parquet",
 }
 
 # torchvision does not import beside a CPU build of torch; the others run code from files they read.

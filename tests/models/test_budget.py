@@ -36,6 +36,8 @@ def test_the_paper_s_number_gives_the_paper_s_network():
         ({}, 1.0, 8),
         ({"segments": 1, "middle": 2}, 0.3, 8),
         ({"segments": 7, "residual": False, "in_channels": 1}, 0.1234, 4),
+        ({"segments": 7, "order": "pointwise_first"}, 0.1234, 4),
+        ({"order": "pointwise_first", "stem_stride": 1}, 0.25, 8),
         ({"fully_connected": [40, 30], "num_classes": 7, "middle": 0}, 0.05, 1),
         ({"activation": "elu", "stem_stride": 1, "output_stride": 8, "segments": 90}, 0.5, 2),
     ],

@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -91,6 +92,37 @@ def test_75_is_indeed_the_least(full, monkeypatch):
     monkeypatch.setattr(full, "MINIMUM_SIZE", 1)
     with pytest.raises(RuntimeError, match=r"Kernel size|too small"):
         full(torch.zeros(1, 3, 74, 80))
+
+
+def test_a_small_stem_is_for_small_images():
+    """No stride in front and no pooling before the modules: 32 pixels leave 11, 5 and 2."""
+    with torch.device("meta"):
+        model = InceptionV3(num_classes=10, width=0.125, stem_stride=1).eval()
+        stages = model.forward_features(torch.zeros(1, 3, 32, 32))
+        sizes = [(name, stage.shape[-1]) for name, stage in stages.items()]
+        assert sizes == [("stem1", 28), ("stem2", 11), ("grid35", 11), ("grid17", 5), ("grid8", 2)]
+        assert model.MINIMUM_SIZE == 23
+        assert model(torch.zeros(1, 3, 23, 30)).shape == (1, 10)
+        with pytest.raises(UserError, match="23x23 is the least"):
+            model(torch.zeros(1, 3, 22, 30))
+        model.MINIMUM_SIZE = 1
+        with pytest.raises(RuntimeError, match=r"Kernel size|too small"):  # it is indeed the least
+            model(torch.zeros(1, 3, 22, 30))
+    with pytest.raises(ValueError, match="tower needs stem_stride 2"):
+        InceptionV3(stem_stride=1, auxiliary=True)
+
+
+@pytest.mark.parametrize(("width", "multiple"), [(0.5, 8), (0.3, 4), (2, 1)])
+def test_width_scales_every_convolution(width, multiple):
+    with torch.device("meta"):
+        full = InceptionV3(auxiliary=True)
+        model = InceptionV3(auxiliary=True, width=width, multiple=multiple)
+        assert model(torch.zeros(1, 3, 75, 75)).shape == (1, 1000)
+    for one, other in zip(full.modules(), model.modules(), strict=True):
+        if isinstance(one, nn.Conv2d) and isinstance(other, nn.Conv2d):
+            nearest = max(1, math.floor(one.out_channels * width / multiple + 0.5)) * multiple
+            assert other.out_channels == nearest
+    assert model.options["width"] == width
 
 
 def test_the_tower_needs_the_size_of_the_paper(monkeypatch):

@@ -359,6 +359,20 @@ def test_a_module_that_loses_its_stride_keeps_its_dilation(stem_stride, output_s
     )
 
 
+def test_pointwise_first_filters_what_comes_out_of_the_mixing():
+    """The nine taps stand on the output channels: 9 (after - before) more in each convolution."""
+    with torch.device("meta"):
+        first, second = Xception(), Xception(order="pointwise_first")
+        layers = [m for m in second.modules() if isinstance(m, SeparableConv2d)]
+        assert second(torch.zeros(1, 3, 71, 71)).shape == (1, 1000)
+    chain = [(64, 128), (128, 128), (128, 256), (256, 256), (256, 728), (728, 728)]
+    chain += [(728, 728)] * 25 + [(728, 1024), (1024, 1536), (1536, 2048)]
+    assert len(layers) == len(chain) == 34
+    assert [layer.depthwise.in_channels for layer in layers] == [after for _, after in chain]
+    more = sum(9 * (after - before) for before, after in chain)
+    assert parameters(second) - parameters(first) == more
+
+
 def test_segments_lead_from_regular_to_separable_convolutions():
     with torch.device("meta"):
         counts = [parameters(Xception(segments=s)) for s in (1, 2, 3, 64, 728, 2048)]

@@ -28,9 +28,14 @@ VERBS = {
     "check": "Say what is wrong with a folder of photos before training.",
     "evaluate": "Measure a trained model on photos.",
     "predict": "Say what is in photos.",
+    "export": "Write a trained model for ONNX Runtime or OpenVINO, in float or eight bits.",
+    "bench": "Measure a model in every format: time, memory, accuracy.",
+    "serve": "Answer over HTTP what is in photos, and show a page to try it on.",
     "convert": "Weights of Keras, TensorFlow and PyTorch to model files and back.",
     "models": "List the models with their parameters and MACs.",
     "cost": "Say what a network costs, layer by layer, on paper and measured.",
+    "study": "Repeat a comparison of the Xception paper.",
+    "separate": "Exchange regular convolutions for separable ones, and keep what was learned.",
     "demo": "See all of it work on the embedded photos.",
 }
 # The machine refuses, and only a person can change that.

@@ -7,11 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from xception.models.network import scaled
+
 
 class Conv(NamedTuple):
     """A convolution with its normalisation and its ReLU."""
 
-    width: int  # output channels
+    width: int  # output channels of the paper's network
     kernel: tuple[int, int] = (1, 1)  # height, width; both odd
     padded: bool = True  # by zeros, so that stride 1 keeps the size
     stride: int = 1
@@ -59,6 +61,12 @@ class Parts(NamedTuple):
     norm_epsilon: float
     pool_border: str  # "exclude" or "include"
     norm_last: bool  # convolution with bias, ReLU, normalisation
+    width: float = 1.0  # all numbers of output channels times this,
+    multiple: int = 8  # to the nearest multiple
+
+    def channels(self, conv: Conv) -> int:
+        """How many a convolution gives in this network."""
+        return scaled(conv.width, self.width, self.multiple)
 
     def branch(self, channels: int, steps: Branch) -> tuple[nn.Sequential, int]:
         """Layers in a row, and their number of output channels."""
@@ -66,10 +74,10 @@ class Parts(NamedTuple):
         for step in steps:
             if isinstance(step, Conv):
                 layers.append(self.conv(channels, step))
-                channels = step.width
+                channels = self.channels(step)
             elif isinstance(step, Fork):
                 layers.append(Branches(self.conv(channels, conv) for conv in step.convs))
-                channels = sum(conv.width for conv in step.convs)
+                channels = sum(map(self.channels, step.convs))
             else:
                 layers.append(self.pool(step))
         return nn.Sequential(*layers), channels
@@ -82,17 +90,18 @@ class Parts(NamedTuple):
     def conv(self, channels: int, conv: Conv) -> nn.Sequential:
         """One convolution with what belongs to it."""
         height, width = conv.kernel
+        after = self.channels(conv)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["conv"] = nn.Conv2d(
             channels,
-            conv.width,
+            after,
             conv.kernel,
             stride=conv.stride,
             padding=(height // 2, width // 2) if conv.padded else 0,
             bias=self.norm_last,
         )
         norm = nn.BatchNorm2d if self.norm_scale else ShiftNorm
-        layers["norm"] = norm(conv.width, eps=self.norm_epsilon, momentum=0.1)
+        layers["norm"] = norm(after, eps=self.norm_epsilon, momentum=0.1)
         layers["relu"] = nn.ReLU(inplace=True)
         if self.norm_last:
             layers.move_to_end("norm")

@@ -89,7 +89,7 @@ def figure10_to_8(pool: Pool) -> Module:
     )
 
 
-STEM1: Branch = (
+STEM1: tuple[Conv, ...] = (
     Conv(32, (3, 3), padded=False, stride=2),
     Conv(32, (3, 3), padded=False),
     Conv(64, (3, 3)),
@@ -109,6 +109,7 @@ GRIDS = (
     ),
     Grid("grid8", (figure10_to_8(HALVE), figure7(), figure7())),
 )
+SMALLEST = {2: 75, 1: 23}  # pixels that leave one place of the last grid, by stride of the stem
 TOWER: Branch = (Conv(128), Conv(768, (5, 5), padded=False))  # Figure 8
 TOWER_SIZE = 299  # pixels that leave 5x5 places to its last convolution
 
@@ -126,13 +127,16 @@ class InceptionV3(Classifier):
         pool_border: what average pooling divides by at the edges: "exclude" the number of pixels
             that are there, as TensorFlow does; "include" 9, as torch's ports do.
         auxiliary: with the tower of Figure 8, for training (see `forward_both`).
+        width: all numbers of channels times this, to the nearest multiple above 0 of:
+        multiple: 8, 4, 2 or 1.
+        stem_stride: 2, or 1 for images of 32 to 96 pixels: the first convolution then sees every
+            pixel, and there is no pooling right before the modules.
 
     Raises:
-        ValueError: an option is out of range.
+        ValueError: an option is out of range, or the tower is to stand on small images.
     """
 
     SIDE_LAYERS = ("auxiliary.classifier",)
-    MINIMUM_SIZE = 75  # leaves one place of the last grid
     GRIDS: ClassVar[tuple[Grid, ...]] = GRIDS
     NORM_LAST: ClassVar[bool] = False
     grid35: nn.Sequential
@@ -150,8 +154,13 @@ class InceptionV3(Classifier):
         norm_epsilon: float = 1e-3,
         pool_border: str = "exclude",
         auxiliary: bool = False,
+        width: float = 1.0,
+        multiple: int = 8,
+        stem_stride: int = 2,
     ):
         super().__init__()
+        if auxiliary and stem_stride == 1:
+            raise ValueError("the auxiliary tower needs stem_stride 2")
         self.options = {
             "num_classes": whole("num_classes", num_classes, 1, 1_000_000),
             "in_channels": whole("in_channels", in_channels, 1, 1024),
@@ -161,13 +170,19 @@ class InceptionV3(Classifier):
             "norm_epsilon": number("norm_epsilon", norm_epsilon, 1e-12, 1),
             "pool_border": choice("pool_border", pool_border, ("exclude", "include")),
             "auxiliary": auxiliary,
+            "width": number("width", width, 0.01, 16),
+            "multiple": choice("multiple", multiple, (1, 2, 4, 8)),
+            "stem_stride": choice("stem_stride", stem_stride, (1, 2)),
         }
-        parts = Parts(norm_scale, norm_epsilon, pool_border, self.NORM_LAST)
+        self.MINIMUM_SIZE = SMALLEST[stem_stride]
+        parts = Parts(norm_scale, norm_epsilon, pool_border, self.NORM_LAST, width, multiple)
         widths = self.stage_channels = {}
-        self.stem1, widths["stem1"] = parts.branch(in_channels, STEM1)
+        first, *others = STEM1
+        stem1 = (first._replace(stride=stem_stride), *others)
+        self.stem1, widths["stem1"] = parts.branch(in_channels, stem1)
         self.stem2, widths["stem2"] = parts.branch(widths["stem1"], STEM2)
         channels, count = widths["stem2"], 0
-        self.pool = parts.pool(HALVE)
+        self.pool = parts.pool(HALVE) if stem_stride == 2 else nn.Identity()
         for grid in self.GRIDS:
             modules: OrderedDict[str, nn.Module] = OrderedDict()
             for module in grid.modules:

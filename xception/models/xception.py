@@ -65,6 +65,8 @@ class Xception(Classifier):
         multiple: 8, 4, 2 or 1.
         stem_stride: 2, or 1 for images of 32 to 96 pixels.
         middle: how often the module of the middle flow is repeated.
+        order: "depthwise_first" as in the figure, or "pointwise_first" as in an Inception module;
+            the paper (§2) thinks it unimportant.
         segments: groups of channels that each separable convolution keeps apart, from 1 (regular
             convolutions) to all of them (None, the default); §1.2. Layers with fewer channels than
             that keep all of theirs apart.
@@ -97,6 +99,7 @@ class Xception(Classifier):
         multiple: int = 8,
         stem_stride: int = 2,
         middle: int = 8,
+        order: str = "depthwise_first",
         segments: int | None = None,
         parameters: int | None = None,
         norm_epsilon: float = EPSILON,
@@ -115,6 +118,7 @@ class Xception(Classifier):
             "multiple": choice("multiple", multiple, (1, 2, 4, 8)),
             "stem_stride": choice("stem_stride", stem_stride, (1, 2)),
             "middle": whole("middle", middle, 0, 64),
+            "order": choice("order", order, ("depthwise_first", "pointwise_first")),
             "segments": None if segments is None else whole("segments", segments, 1, 65_536),
             "norm_epsilon": number("norm_epsilon", norm_epsilon, 1e-12, 1),
             "padding": choice("padding", padding, ("same", "symmetric")),
@@ -129,7 +133,7 @@ class Xception(Classifier):
         scale = partial(scaled, width=width, multiple=multiple)
         self.MINIMUM_SIZE = SMALLEST[stem_stride]
         norm = partial(nn.BatchNorm2d, eps=norm_epsilon, momentum=MOMENTUM)
-        make = _Maker(residual, activation, scale, segments, norm, padding)
+        make = _Maker(residual, activation, scale, order, segments, norm, padding)
         first, second = (scale(channels) for channels in STEM)
         self.stem = nn.Sequential(
             Conv2d(in_channels, first, 3, stride=stem_stride, padding="valid", bias=False),
@@ -225,6 +229,7 @@ class _Maker(NamedTuple):
     residual: bool
     activation: str
     scale: Callable[[int], int]  # numbers of channels of the figure to those of this network
+    order: str
     segments: int | None
     norm: Callable[[int], nn.BatchNorm2d]
     padding: str
@@ -232,11 +237,14 @@ class _Maker(NamedTuple):
     def separable(self, before: int, after: int, rate: int) -> nn.Module:
         """A separable convolution between two numbers of channels of the figure."""
         inside, outside = self.scale(before), self.scale(after)
+        first = self.order == "depthwise_first"
+        filtered = inside if first else outside
         return SeparableConv2d(
             inside,
             outside,
             dilation=rate,
-            segments=min(self.segments or inside, inside),
+            order="depthwise_first" if first else "pointwise_first",
+            segments=min(self.segments or filtered, filtered),
             activation=self.activation,
             norm_after=self.norm,
         )
@@ -270,12 +278,14 @@ def count_parameters(options: dict[str, JSON], width: float, multiple: int) -> i
     By addition, without building it: a search for a width asks often.
     """
     segments, residual = options["segments"], options["residual"]
+    first = options["order"] == "depthwise_first"
 
     def convolution(before: int, after: int, taps: int) -> int:
         return taps * before * after + 2 * after  # with its normalisation
 
     def separable(before: int, after: int) -> int:
-        sizes = segment_sizes(before, min(segments or before, before))
+        filtered = before if first else after
+        sizes = segment_sizes(filtered, min(segments or filtered, filtered))
         spatial = 9 * sum(number * size * size for size, number in sizes)
         return spatial + convolution(before, after, 1)
 

@@ -1,0 +1,40 @@
+"""Stands in for `python -m xception train …`: leaves a run folder in no time.
+
+Two epochs of ten steps. The score is decided by the configuration alone: a point for the seed, ten
+for a network with the letter "b" in `model_options.name`. A file `die` beside the photos makes each
+training stop once, half way, as a killed one does.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import yaml
+
+ROWS = "epoch,step,seconds,val_top1\n1,10,1.5,0.3\n2,20,3.0,0.4\n"
+
+
+def main() -> int:
+    arguments = sys.argv[sys.argv.index("train") + 1 :]
+    photos = Path(arguments[0])
+    run = Path(arguments[arguments.index("--out") + 1])
+    run.mkdir(exist_ok=True)
+    if "--resume" not in arguments:
+        config = Path(arguments[arguments.index("--config") + 1])
+        (run / "config.yaml").write_text(config.read_text())
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    half, whole = ROWS.split("2,20")[0], ROWS
+    if (photos.parent / "die").exists() and not (run / "metrics.csv").exists():
+        (run / "metrics.csv").write_text(half)
+        print("the lights went out", file=sys.stderr)
+        return 9
+    (run / "metrics.csv").write_text(whole)
+    top1 = 0.5 + 0.01 * settings["seed"] + 0.1 * (settings["model_options"].get("name") == "b")
+    environment = {"python": "3", "torch": "2", "device": "cpu"}
+    report = {"cost": {"parameters": 1000, "macs": 5000}, "environment": environment}
+    (run / "report.json").write_text(json.dumps(report))
+    print(json.dumps({"split": "test", "metrics": {"samples": 100, "top1": top1}}))
+    return 0
+
+
+sys.exit(main())

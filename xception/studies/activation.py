@@ -1,0 +1,16 @@
+"""What stands between depthwise and pointwise. Chollet 2017, arXiv:1610.02357, §4.7, Figure 10."""
+
+from xception.studies.claims import Better
+from xception.studies.study import Arm, Study
+
+STUDY = Study(
+    name="activation",
+    title="Between depthwise and pointwise",
+    sentence=(
+        "Without a non-linearity between depthwise and pointwise convolution Xception converges "
+        "faster and ends better than with ReLU or ELU there."
+    ),
+    source="Chollet 2017, §4.7, Figure 10",
+    claim=Better("none", than=("relu", "elu")),
+    arms=tuple(Arm(name, {"model_options.activation": name}) for name in ("none", "relu", "elu")),
+)

@@ -1,0 +1,101 @@
+"""What a study may claim of its arms, and when its repeats support it.
+
+A claim is supported when all of the differences it speaks of are there, each beyond its 95 %
+interval: asking for all needs no correction. It is not supported when one of them goes the other
+way beyond doubt; because any of several would do for that, their intervals share the 5 %
+(Bonferroni). Everything else is undecided at this size.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from xception.studies.statistics import CONFIDENCE, Difference, Verdict, difference
+
+Scores = Mapping[str, Sequence[float]]
+"""Arm -> one score a seed, the larger the better, the seeds in the same order."""
+
+
+@runtime_checkable
+class Claim(Protocol):
+    """Something that a paper says of arms, which their scores can support or not."""
+
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The arms that are compared: first with second."""
+        ...
+
+    def verdict(self, scores: Scores) -> Verdict:
+        """What the scores say."""
+        ...
+
+
+@dataclass(frozen=True)
+class Better:
+    """One arm is better than each of the others."""
+
+    arm: str
+    than: tuple[str, ...]
+
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The arm with each of the others."""
+        return tuple((self.arm, other) for other in self.than)
+
+    def verdict(self, scores: Scores) -> Verdict:
+        """Supported where all differences are above 0, not supported where one is below."""
+        if all(gap.low > 0 for gap in compare(self, scores)):
+            return "supported"
+        if any(gap.high < 0 for gap in compare(self, scores, shared=True)):
+            return "not supported"
+        return "undecided"
+
+
+@dataclass(frozen=True)
+class Alike:
+    """It does not matter which of two arms one takes: they differ by less than a margin."""
+
+    arm: str
+    other: str
+    margin: float
+
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The two."""
+        return ((self.arm, self.other),)
+
+    def verdict(self, scores: Scores) -> Verdict:
+        """Supported where the interval lies within the margin, not where it leaves out 0.
+
+        A difference that is certain but within the margin does not matter: supported.
+        """
+        (gap,) = compare(self, scores)
+        if -self.margin < gap.low and gap.high < self.margin:
+            return "supported"
+        if gap.low > 0 or gap.high < 0:
+            return "not supported"
+        return "undecided"
+
+
+@dataclass(frozen=True)
+class SomeBetter:
+    """At least one of several arms is better than a given one."""
+
+    arms: tuple[str, ...]
+    than: str
+
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Each of the arms with the given one."""
+        return tuple((arm, self.than) for arm in self.arms)
+
+    def verdict(self, scores: Scores) -> Verdict:
+        """Supported where one is better beyond doubt, not supported where all are worse."""
+        if any(gap.low > 0 for gap in compare(self, scores, shared=True)):
+            return "supported"
+        if all(gap.high < 0 for gap in compare(self, scores)):
+            return "not supported"
+        return "undecided"
+
+
+def compare(claim: Claim, scores: Scores, *, shared: bool = False) -> list[Difference]:
+    """The differences that a claim speaks of; `shared`: their intervals share the 5 %."""
+    pairs = claim.pairs()
+    confidence = 1 - (1 - CONFIDENCE) / (len(pairs) if shared else 1)
+    return [difference(scores[a], scores[b], confidence) for a, b in pairs]

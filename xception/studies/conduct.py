@@ -1,0 +1,80 @@
+"""A study from its photos to its pages."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from xception.errors import UserError
+from xception.studies.cells import Cell, cells
+from xception.studies.page import write_pages
+from xception.studies.photos import prepare
+from xception.studies.results import Findings, findings, write_table
+from xception.studies.runner import run_cells
+from xception.studies.study import Scale, Study
+
+
+class Conducted(NamedTuple):
+    """What a study leaves behind."""
+
+    page: Path
+    table: Path
+    found: Findings
+
+
+def conduct(
+    study: Study,
+    source: Path,
+    folder: Path,
+    *,
+    scale: Scale,
+    seeds: int,
+    processes: int,
+    launcher: list[str] | None,
+    command: str,
+    tell: Callable[[str], None],
+) -> Conducted:
+    """Train every cell that is not done, then judge the claim and write the pages.
+
+    Args:
+        study: what is compared.
+        source: the photos.
+        folder: new, empty, or that of the same study, which is gone on with.
+        scale: "tiny" or "full".
+        seeds: trainings of each arm.
+        processes: trainings at a time.
+        launcher: what starts python's modules; None is this interpreter.
+        command: what repeats the study, for its page.
+        tell: takes a line about how it fares.
+
+    Raises:
+        UserError: the photos, the folder or a training stand in the way; what is done stays.
+    """
+    grid = cells(study, scale, seeds, folder)
+    _claim(folder, grid)
+    ready = prepare(source, folder, study.photos, scale)
+
+    def done(cell: Cell) -> None:
+        write_table(folder, grid)
+
+    run_cells(grid, ready, processes=processes, launcher=launcher, tell=tell, done=done)
+    found = findings(study, grid)
+    table = write_table(folder, grid)
+    page = write_pages(folder, study, scale, grid, found, command)
+    return Conducted(page, table, found)
+
+
+def _claim(folder: Path, grid: list[Cell]) -> None:
+    """Make the folder, or refuse one in which something else lies."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        strange = [path.name for path in folder.iterdir()]
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror}") from None
+    if strange and not (folder / "cells").exists() and not _only_photos(strange):
+        raise UserError(f"{folder} holds {strange[0]}, and no study: --out names another folder")
+    for cell in grid:
+        cell.check()
+
+
+def _only_photos(names: list[str]) -> bool:
+    return all(name.lstrip(".").startswith(("photos.zip", "class-weights.json")) for name in names)

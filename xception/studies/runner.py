@@ -1,0 +1,121 @@
+"""Runs the cells of a study side by side, each in a process of its own."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from xception.errors import UserError
+from xception.studies.cells import Cell
+from xception.studies.photos import Ready
+
+Tell = Callable[[str], None]
+_LOOK_EVERY_S = 0.2
+_PATIENCE_S = 60  # for a stopped training to save
+
+
+class Running(NamedTuple):
+    """A cell and its process."""
+
+    cell: Cell
+    process: subprocess.Popen[bytes]
+
+
+def run_cells(
+    cells: Sequence[Cell],
+    ready: Ready,
+    *,
+    processes: int,
+    launcher: list[str] | None = None,
+    tell: Tell,
+    done: Callable[[Cell], None],
+) -> None:
+    """Train every cell that is not done yet.
+
+    Args:
+        cells: in the order in which they are begun.
+        ready: what they are trained on.
+        processes: how many at a time; they share the cores evenly.
+        launcher: what starts python's modules, e.g. `["torchrun", "--nproc-per-node", "8"]`.
+        tell: takes a line about how it fares.
+        done: told of each cell as it is done.
+
+    Raises:
+        UserError: a training failed; the others are stopped, saved, and can be gone on with.
+    """
+    waiting = [cell for cell in cells if cell.row() is None]
+    running: list[Running] = []
+    started, first = time.monotonic(), _epochs(cells)
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                running.append(_start(waiting.pop(0), ready.photos, processes, launcher))
+            time.sleep(_LOOK_EVERY_S)
+            for one in [one for one in running if one.process.poll() is not None]:
+                running.remove(one)
+                _collect(one, ready)
+                done(one.cell)
+            tell(progress(cells, len(running), _epochs(cells) - first, time.monotonic() - started))
+    finally:
+        _stop(running)
+
+
+def progress(cells: Sequence[Cell], running: int, epochs: float, seconds: float) -> str:
+    """One line for all cells: how many are done, and how long the others may take.
+
+    Args:
+        cells: all of the study.
+        running: how many are being trained.
+        epochs: trained since the start,
+        seconds: which is so long ago.
+    """
+    finished = sum(cell.result.exists() for cell in cells)
+    left = sum(cell.config.epochs for cell in cells) - _epochs(cells)
+    line = f"{finished} of {len(cells)} cells done, {running} running"
+    if not epochs or not left:
+        return line
+    return f"{line}, about {max(1, round(left * seconds / epochs / 60))} min left"
+
+
+def _epochs(cells: Sequence[Cell]) -> int:
+    return sum(cell.config.epochs if cell.result.exists() else cell.epochs_done for cell in cells)
+
+
+def _start(cell: Cell, photos: Path, processes: int, launcher: list[str] | None) -> Running:
+    cell.prepare()
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    # Files, not pipes: nobody reads while the cell runs, and a full pipe would stop it.
+    with cell.answer.open("wb") as answer, cell.log.open("wb") as log:
+        command = cell.command(photos, launcher)
+        return Running(cell, subprocess.Popen(command, stdout=answer, stderr=log, env=environment))
+
+
+def _collect(one: Running, ready: Ready) -> None:
+    """Take down what a training that has ended came to, or raise what went wrong."""
+    cell, status = one.cell, one.process.returncode
+    if status == 0 and ready.weights is not None:
+        with cell.answer.open("wb") as answer, cell.log.open("wb") as log:
+            judging = cell.judging(ready.photos, ready.weights)
+            status = subprocess.run(judging, stdout=answer, stderr=log, check=False).returncode
+    if status != 0:
+        words = cell.log.read_text("utf-8", errors="replace").strip().splitlines()[-3:]
+        raise UserError(
+            f"{cell.arm}, seed {cell.seed}: failed with exit status {status}: "
+            f"{' '.join(words) or 'it said nothing'} ({cell.log})"
+        )
+    cell.finish()
+
+
+def _stop(running: Sequence[Running]) -> None:
+    """Ask what still runs to save and end; what does not listen is killed."""
+    for one in running:
+        one.process.terminate()
+    for one in running:
+        with suppress(subprocess.TimeoutExpired):
+            one.process.wait(_PATIENCE_S)
+        one.process.kill()
+        one.process.wait()

@@ -1,0 +1,100 @@
+"""A study: a grid of trainings as data, and the sentence of a paper that it puts to the test."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from xception.studies.claims import Claim
+from xception.training.config import TrainConfig, override, parse
+
+Scale = Literal["tiny", "full"]
+Photos = Literal["photos", "mosaics"]
+Settings = Mapping[str, Any]
+"""Dotted keys of the training's configuration, e.g. `{"model_options.residual": False}`."""
+
+NOTHING: Settings = MappingProxyType({})
+
+# The paper's own way of training (§4.2: SGD 0.9, rate 0.045, Polyak averaging), which was tuned for
+# Inception V3. What is ours: the batch, the crops, and as many epochs as four minutes hold; with so
+# few the rate does not fall (×0.94 every two epochs) but for the end that the average gives it.
+TINY: Settings = {
+    "model": "xception",
+    "model_options": {"width": 0.25, "middle": 2, "stem_stride": 1},
+    "preprocess": {"size": 32},
+    "augment": {"pad_crop": 4, "flip": True},
+    "epochs": 6,
+    "batch_size": 64,
+    "optimizer": {"name": "sgd", "learning_rate": 0.045, "momentum": 0.9, "weight_decay": 1e-5},
+    "schedule": {"name": "exponential", "rate": 0.94, "every_epochs": 2},
+    "average_decay": 0.995,
+}
+# Chollet 2017, §4.2-4.3: the recipe xception-imagenet.
+FULL: Settings = {
+    "model": "xception",
+    "preprocess": {"size": 299, "crop": 0.897},
+    "augment": {
+        "crop_scale": [0.08, 1.0],
+        "flip": True,
+        "brightness": 0.125,
+        "saturation": 0.5,
+        "contrast": 0.5,
+    },
+    "dropout": 0.5,
+    "epochs": 100,
+    "batch_size": 32,
+    "optimizer": {"name": "sgd", "learning_rate": 0.045, "momentum": 0.9, "weight_decay": 1e-5},
+    "schedule": {"name": "exponential", "rate": 0.94, "every_epochs": 2},
+    "average_decay": 0.9999,
+}
+SCALES: Mapping[Scale, Settings] = {"tiny": TINY, "full": FULL}
+
+
+class Arm(NamedTuple):
+    """One of the things compared: what it changes of the common settings."""
+
+    name: str  # also of its folder: letters, digits and dashes
+    settings: Settings = NOTHING
+    tiny: Settings = NOTHING  # only at this scale
+    full: Settings = NOTHING
+
+
+@dataclass(frozen=True)
+class Study:
+    """Arms, each trained with the same seeds, and what a paper claims of them."""
+
+    name: str
+    title: str
+    sentence: str
+    """The claim in words."""
+    source: str
+    """Where a paper makes it."""
+    claim: Claim
+    arms: tuple[Arm, ...]
+    photos: Photos = "photos"
+    """What it is trained on: photos as they are, or mosaics of four (several labels)."""
+    metric: Literal["top1", "map_at_k"] = "top1"
+    """The score of a cell, on the test photos; the larger the better."""
+    common: Settings = field(default_factory=dict)
+    """What all arms change of the settings of the scale."""
+    remarks: tuple[str, ...] = ()
+    """What a reader must know to judge the result."""
+
+    def __post_init__(self) -> None:
+        """A claim about arms that are not there is a mistake in the study."""
+        names = [arm.name for arm in self.arms]
+        unknown = {name for pair in self.claim.pairs() for name in pair} - set(names)
+        if unknown or len(set(names)) < len(names):
+            raise ValueError(f"{self.name}: no arm is called {unknown or 'twice the same'}")
+
+    def config(self, arm: Arm, seed: int, scale: Scale) -> TrainConfig:
+        """The complete configuration of one cell.
+
+        Raises:
+            UserError: the study holds a setting that the configuration does not have.
+        """
+        own = arm.tiny if scale == "tiny" else arm.full
+        values: dict[str, Any] = {"recipe": f"study {self.name} {scale}", **SCALES[scale]}
+        for settings in (self.common, arm.settings, own, {"seed": seed}):
+            values = override(values, dict(settings))
+        return parse(values, f"study {self.name}, arm {arm.name}")
