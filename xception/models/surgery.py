@@ -46,7 +46,7 @@ def operate(model: Network, exchanges: Sequence[Exchange]) -> None:
     Raises:
         ValueError: an exchange that this network does not allow; the network is not to be used.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     for exchange in exchanges:
         what = f"surgery at {short(exchange.layer)}"
         conv = modules.get(exchange.layer)

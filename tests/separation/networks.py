@@ -1,0 +1,45 @@
+"""Small networks with what real ones have: branches, residuals, layers that run twice."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Branches(nn.Module):
+    """A stem, two branches that are concatenated, a residual, and a layer that runs twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.later = nn.Conv2d(24, 24, 3, padding=1, bias=False)  # defined first, runs last
+        self.left = nn.Conv2d(16, 12, 3, stride=2, padding=1, bias=False)
+        self.right = nn.Conv2d(16, 12, (1, 5), stride=2, padding=(0, 2))
+        self.norm = nn.BatchNorm2d(24)
+        self.twice = nn.Conv2d(24, 24, 3, padding=1)
+        self.mix = nn.Conv2d(24, 24, 1)
+        self.unused = nn.Conv2d(24, 24, 3)
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu_(self.stem(x))
+        x = self.norm(torch.cat([self.left(x), self.right(x)], 1))
+        x = F.relu_(self.twice(F.relu_(self.twice(x))) + x)
+        x = F.relu_(self.later(self.mix(x)) + x)
+        return self.head(x.mean((2, 3)))
+
+
+def branches(seed: int = 0) -> Branches:
+    """One with random weights and batch statistics that are not 0 and 1."""
+    torch.manual_seed(seed)
+    model = Branches()
+    with torch.no_grad():
+        model.train()(images(16, seed))
+    return model.eval()
+
+
+def images(count: int, seed: int = 0, size: int = 12) -> Tensor:
+    """Smooth images, in which neighbours are alike, as in photos."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, 3, 4, 4, generator=generator)
+    noise = torch.randn(count, 3, size, size, generator=generator)
+    return F.interpolate(coarse, (size, size), mode="bilinear") + 0.1 * noise

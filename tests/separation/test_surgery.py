@@ -1,0 +1,144 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from xception.errors import UserError
+from xception.models.zoo import create_model
+from xception.separation.candidates import Candidate
+from xception.separation.plan import make_plan
+from xception.separation.surgery import Prepared, exchange, prepare
+
+from .networks import Branches, branches, images
+
+
+def batches():
+    return images(64).split(8)
+
+
+def full(prepared: Prepared):
+    """A plan with all the terms that a kernel can have; it costs more, so no tool makes it."""
+    plan = make_plan(prepared.sites, prepared.total_macs, {})
+    for site in prepared.sites:
+        if site.refusal is None:
+            rank = site.most("depthwise_first")
+            plan.choices[site.name] = Candidate("depthwise_first", rank, 0, 0.0, 0.0)
+    return plan
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_with_all_terms_the_network_answers_as_before(fitted: bool):
+    model = branches()
+    prepared = prepare(
+        model, 12, 3, batches=batches if fitted else None, images=64 * fitted, with_menu=False
+    )
+    changed, done = prepared.operate(full(prepared))
+    assert [one.name for one in done] == ["left", "right", "twice", "later"]
+    with torch.no_grad():
+        torch.testing.assert_close(changed(images(8, 5)), model(images(8, 5)), rtol=0, atol=1e-4)
+    for one in done:
+        assert one.error < 1e-3
+        assert (one.output_error is None) != fitted
+
+
+def test_the_network_that_is_looked_at_stays_as_it_was():
+    model = branches().train()
+    before = copy.deepcopy(model.state_dict())
+    prepared = prepare(model, 12, 3, batches=batches, images=64)
+    changed, _ = prepared.operate(prepared.within(0.6))
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert changed.training
+    assert isinstance(model.twice, nn.Conv2d)
+    assert not isinstance(changed.get_submodule("twice"), nn.Conv2d)
+    assert all(parameter.requires_grad for parameter in changed.parameters())
+
+
+def test_macs_of_the_plan_are_those_of_the_network():
+    from_photos = prepare(branches(), 12, 3, batches=batches, images=64)
+    plan = from_photos.within(0.5)
+    changed, done = from_photos.operate(plan)
+    saved = sum(one.macs_before - one.macs_after for one in done)
+    assert plan.macs == from_photos.total_macs - saved
+    assert prepare(changed, 12, 3, with_menu=False).total_macs == plan.macs
+    assert plan.macs <= 0.5 * from_photos.total_macs
+
+
+@torch.no_grad()
+def test_fitted_to_photos_it_answers_better_than_by_the_kernels():
+    model = branches()
+    prepared = prepare(model, 12, 3, batches=batches, images=64)
+    plan = prepared.within(0.5)
+    aware, _ = prepared.operate(plan)
+    kernels = copy.deepcopy(model)
+    exchange(kernels, model, plan, prepared.sites, None)
+    x = images(64, 9)
+    wrong = [float((one(x) - model(x)).square().sum()) for one in (aware, kernels)]
+    assert wrong[0] < 0.5 * wrong[1]
+
+
+@torch.no_grad()
+def test_later_layers_make_up_for_earlier_ones():
+    """Scaled by a half, and behind it a layer that sees it: the fit doubles that one's kernel."""
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(6, 8, 3, padding=1, bias=False), nn.Conv2d(8, 8, 3, padding=1)
+    # A kernel of rank 1, so that rank 1 can double it exactly.
+    second.weight.copy_(torch.randn(8, 8, 1, 1) * torch.randn(1, 8, 3, 3))
+    original = nn.Sequential(first, second)
+    changed = copy.deepcopy(original)
+    for parameter in changed[0].parameters():  # the weight alone
+        parameter.mul_(0.5)
+    x = torch.randn(64, 6, 10, 10)
+    prepared = prepare(original, 10, 6, batches=lambda: x.split(16), images=64, with_menu=False)
+    plan = make_plan(
+        prepared.sites,
+        prepared.total_macs,
+        {"1": Candidate("depthwise_first", 1, prepared.sites[1].macs - 1, 0.0, 0.0)},
+    )
+    (done,) = exchange(changed, original, plan, prepared.sites, prepared.photos)
+    assert done.output_error is not None
+    assert done.output_error < 1e-2
+    torch.testing.assert_close(
+        changed(x), original(x), rtol=0, atol=0.05 * float(original(x).std())
+    )
+
+
+def test_a_disguised_separable_network_is_found_out():
+    """Kernels that are separable lose nothing at rank 1, and the plan knows."""
+    model = branches()
+    with torch.no_grad():
+        for conv in (model.left, model.twice, model.later):
+            n, m, h, w = conv.weight.shape
+            conv.weight.copy_(torch.randn(n, m, 1, 1) * torch.randn(1, m, h, w) / m**0.5)
+    prepared = prepare(model, 12, 3, batches=batches, images=64)
+    plan = prepared.of_rank(1)
+    for name in ("left", "twice", "later"):
+        assert plan.choices[name].order == "depthwise_first"
+    del plan.choices["right"]
+    changed, done = prepared.operate(plan)
+    assert max(one.error for one in done) < 1e-4
+    with torch.no_grad():
+        torch.testing.assert_close(changed(images(8)), model(images(8)), rtol=0, atol=1e-4)
+
+
+def test_one_dimensional_kernels_of_inception_need_no_more_than_their_taps():
+    model = create_model("inception_v3", num_classes=3).eval()
+    prepared = prepare(model, 139, 3, with_menu=False)
+    flat = [site for site in prepared.sites if 1 in site.conv.kernel_size and site.taps > 1]
+    assert len(flat) > 20
+    for site in flat:
+        assert site.most("depthwise_first") == max(site.conv.kernel_size)
+    by_taps = {site.taps for site in prepared.sites}
+    assert {3, 7, 9, 25} <= by_taps
+
+
+def test_what_cannot_be_asked():
+    model = branches()
+    with pytest.raises(ValueError, match="give both or neither"):
+        prepare(model, 12, 3, batches=batches)
+    prepared = prepare(model, 12, 3)
+    with pytest.raises(UserError, match="is the least"):
+        prepared.within(0.01)
+    assert 0 < prepared.least < 0.5
+    assert isinstance(prepared.model, Branches)

@@ -1,0 +1,217 @@
+"""The operation itself: layers of a network exchanged one after another, by a plan.
+
+Each layer is fitted to what it is given in the network as it is by then, with the layers before it
+already exchanged, and to what it gave in the original network: so later layers make up for errors
+of earlier ones (asymmetric reconstruction, after Zhang et al. 2015, arXiv:1505.06798).
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from xception.cost.count import count
+from xception.layers.regular import replace
+from xception.layers.separable import Order
+from xception.separation.ahead import Ahead
+from xception.separation.candidates import Choice, Menu, Ranks, data_free, plain
+from xception.separation.fit import separate
+from xception.separation.measure import Measured, enough_places, measured
+from xception.separation.plan import Plan, least_macs, of_energy, of_rank, within_macs
+from xception.separation.sites import ORDERS, Site, find_sites
+from xception.separation.statistics import PatchStatistics, Replay
+from xception.separation.watch import Batches
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Images that layers are fitted to."""
+
+    batches: Batches
+    """In small batches, as the network takes them: the same each time."""
+    count: int
+    """In all batches together."""
+    importance: dict[str, Tensor] = field(default_factory=dict)
+    """By the path of a layer: how much an error in each of its output channels matters."""
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """A layer after the operation."""
+
+    name: str
+    order: Order
+    ranks: Ranks
+    bias: bool
+    error: float
+    """Of the kernel: relative, in the Frobenius norm."""
+    output_error: float | None
+    """Of the layer's output on the images it was fitted to: relative to its standard deviation.
+    None without images."""
+    macs_before: int
+    macs_after: int
+
+
+def exchange(
+    model: nn.Module,
+    original: nn.Module,
+    plan: Plan,
+    sites: Sequence[Site],
+    photos: Photos | None,
+    told: Callable[[Exchanged], None] = lambda one: None,
+) -> list[Exchanged]:
+    """Exchange the layers of a plan, in place and in the order in which they run.
+
+    Args:
+        model: the network to be changed; its layers have the names of the sites.
+        original: one with the same layers that stays as it is.
+        plan: what to exchange, and how.
+        sites: of the network.
+        photos: what layers are fitted to; None takes the best approximation of the kernels.
+        told: is given each layer when it is done.
+    """
+    planned = [site for site in sites if site.name in plan.choices]
+    ahead = None
+    if photos is not None:
+        ahead = Ahead(original, planned, photos.batches, photos.count)
+    done = []
+    for site in planned:
+        choice = plan.choices[site.name]
+        conv = model.get_submodule(site.name)
+        assert isinstance(conv, nn.Conv2d)
+        inputs = None
+        if photos is not None and ahead is not None:
+            inputs = _seen(site, photos, partial(ahead.pairs, model, site))
+        fitted = separate(conv, rank=choice.ranks, order=choice.order, inputs=inputs)
+        replace(model, conv, fitted.module)
+        done.append(
+            Exchanged(
+                name=site.name,
+                order=choice.order,
+                ranks=plain(fitted.ranks),
+                bias=fitted.bias,
+                error=fitted.error,
+                output_error=fitted.output_error,
+                macs_before=site.macs,
+                macs_after=site.macs_of(choice.order, fitted.ranks),
+            )
+        )
+        told(done[-1])
+    return done
+
+
+def _seen(site: Site, photos: Photos, replay: Replay) -> PatchStatistics | Replay:
+    """What a layer is given and should give; for a very wide layer a way to see it again."""
+    statistics = PatchStatistics(
+        site.conv,
+        places=enough_places(site, photos.count),
+        importance=photos.importance.get(site.name),
+    )
+    if not statistics.joint:
+        return replay
+    for x, y in replay():
+        statistics.update(x, y)
+    return statistics
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network that has been looked at: what can be exchanged, and what that would do.
+
+    Nothing of this changes the network.
+    """
+
+    model: nn.Module
+    sites: list[Site]
+    total_macs: int
+    """Of the whole network for one image."""
+    menu: Menu
+    """The ways to write each layer; empty where no plan needs them."""
+    photos: Photos | None
+    """What layers are fitted to."""
+
+    @property
+    def least(self) -> float:
+        """The smallest fraction of the MACs that can be had."""
+        return least_macs(self.sites, self.menu, self.total_macs) / self.total_macs
+
+    def within(self, fraction: float) -> Plan:
+        """The plan of least harm that keeps this fraction of the MACs.
+
+        Raises:
+            UserError: so few cannot be had.
+        """
+        return within_macs(self.sites, self.menu, self.total_macs, int(fraction * self.total_macs))
+
+    def of_rank(self, rank: int) -> Plan:
+        """One rank everywhere, where it pays."""
+        return of_rank(self.sites, self.total_macs, rank)
+
+    def of_energy(self, energy: float) -> Plan:
+        """At least this share of the squared norm of every kernel, where that pays."""
+        return of_energy(self.sites, self.total_macs, energy)
+
+    def operate(
+        self,
+        plan: Plan,
+        *,
+        told: Callable[[Exchanged], None] = lambda one: None,
+    ) -> tuple[nn.Module, list[Exchanged]]:
+        """A copy of the network after the exchanges of a plan, fitted to the photos if there are.
+
+        Args:
+            plan: one of this network.
+            told: is given each layer when it is done.
+        """
+        changed = copy.deepcopy(self.model)
+        return changed, exchange(changed, self.model, plan, self.sites, self.photos, told)
+
+
+def prepare(
+    model: nn.Module,
+    size: int | tuple[int, int],
+    channels: int,
+    *,
+    batches: Batches | None = None,
+    images: int = 0,
+    orders: Sequence[Order] = ORDERS,
+    equal: bool = False,
+    keep: Sequence[str] = (),
+    with_menu: bool = True,
+    seed: int = 0,
+) -> Prepared:
+    """Look at a network: its convolutions, and what it would do to exchange each.
+
+    Args:
+        model: any network that takes one tensor `b channels height width` and gives one tensor. It
+            comes back as it was.
+        size: of the images, in pixels: the side, or height and width.
+        channels: of the images.
+        batches: of images to measure and fit on, the same each time; None goes by the kernels.
+        images: how many there are in all batches together.
+        orders: those that come into question.
+        equal: one rank for all slices of a layer.
+        keep: paths of layers to leave as they are.
+        with_menu: whether plans by MACs are wanted, for which all ways are tried.
+        seed: of all that is drawn at random.
+
+    Raises:
+        ValueError: a path of `keep` is no convolution; batches without a number of images.
+    """
+    if (batches is None) != (images == 0):
+        raise ValueError("batches of images, and how many images: give both or neither")
+    height, width = (size, size) if isinstance(size, int) else size
+    device = next(model.parameters()).device
+    sites = find_sites(model, torch.zeros(1, channels, height, width, device=device), keep=keep)
+    total = count(model, (height, width), channels).total["macs"]
+    choice = Choice(orders, equal)
+    found = Measured({}, {})
+    if with_menu and batches is None:
+        found = Measured(data_free(sites, choice), {})
+    elif with_menu and batches is not None:
+        found = measured(model, sites, batches, choice, images=images, seed=seed)
+    photos = None if batches is None else Photos(batches, images, found.importance)
+    return Prepared(model, sites, total, found.menu, photos)
