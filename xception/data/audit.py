@@ -17,7 +17,7 @@ from xception.data.folders import PhotoSet
 from xception.data.scan import scan
 from xception.data.splits import SPLITS, Split
 
-_GRAVEST_FIRST = ("error", "warning", "note")
+GRAVEST_FIRST = ("error", "warning", "note")
 
 
 class Audit(BaseModel):
@@ -67,11 +67,11 @@ def audit(
     found = [
         *findings.of_unreadable(unreadable, len(photos.photos)),
         *findings.of_classes(photos, counts),
-        *findings.of_splits(photos, Counter(photo.split for photo, _ in seen)),
+        *findings.of_splits(photos.split_made, Counter(photo.split for photo, _ in seen)),
         *findings.of_duplicates(seen),
         *findings.of_files(photos, seen, size),
     ]
-    found.sort(key=lambda finding: _GRAVEST_FIRST.index(finding.severity))
+    found.sort(key=lambda finding: GRAVEST_FIRST.index(finding.severity))
     return Audit(
         photos=len(photos.photos),
         size=size,

@@ -42,6 +42,13 @@ Kind = Literal[
     "wrong_ending",
     "split_made",
     "ignored",
+    "unpaired",
+    "size_differs",
+    "unknown_values",
+    "mixed_masks",
+    "absent_class",
+    "rare_class",
+    "ignored_pixels",
 ]
 _Kinds = tuple[Kind, Kind, Kind]
 
@@ -126,8 +133,8 @@ def of_classes(photos: PhotoSet, counts: dict[Split, dict[str, int]]) -> Iterato
         )
 
 
-def of_splits(photos: PhotoSet, sizes: Counter[Split]) -> Iterator[Finding]:
-    """Splits that are empty, and those that we made. `sizes`: readable photos of each."""
+def of_splits(made: Sequence[Split], sizes: Counter[Split]) -> Iterator[Finding]:
+    """Splits that are empty, and those that we `made`. `sizes`: readable photos of each."""
     if not sizes["validation"]:
         yield Finding(
             kind="no_validation",
@@ -139,11 +146,11 @@ def of_splits(photos: PhotoSet, sizes: Counter[Split]) -> Iterator[Finding]:
         yield Finding(
             kind="no_test",
             severity="note",
-            message="There are no test photos: the validation accuracy, by which the model is "
-            "chosen, will look a little better than it is.",
+            message="There are no test photos: the figures of validation, by which the model is "
+            "chosen, will look a little better than they are.",
         )
-    if photos.split_made:
-        sized = ", ".join(f"{split} {sizes[split]}" for split in photos.split_made)
+    if made:
+        sized = ", ".join(f"{split} {sizes[split]}" for split in made)
         yield Finding(
             kind="split_made",
             severity="note",
@@ -192,7 +199,7 @@ def _trouble(
             yield Finding(
                 kind=kind,
                 severity="warning" if consequence else "note",
-                message=f"{len(files)} photos (in {_count(found, 'group')}) are {what}"
+                message=f"{len(files)} photos (in {count(found, 'group')}) are {what}"
                 f"{consequence}; first {some(named[0])}.",
                 files=files,
                 groups=named,
@@ -207,7 +214,7 @@ def of_files(photos: PhotoSet, seen: Sequence[tuple[Photo, Look]], size: int) ->
         yield Finding(
             kind="small_images",
             severity="warning",
-            message=f"{_count(small, 'photo')} with a shorter side under the {size} pixels of the "
+            message=f"{count(small, 'photo')} with a shorter side under the {size} pixels of the "
             f"network's input (the smallest {least}) will be enlarged.",
             files=small,
         )
@@ -216,7 +223,7 @@ def of_files(photos: PhotoSet, seen: Sequence[tuple[Photo, Look]], size: int) ->
         yield Finding(
             kind="unlabelled",
             severity="note",
-            message=f"{_count(unlabelled, 'photo')} without a label, taken to show no class.",
+            message=f"{count(unlabelled, 'photo')} without a label, taken to show no class.",
             files=unlabelled,
         )
     lying = tuple(photo.name for photo, look in seen if _lies(photo.name, look.format))
@@ -225,7 +232,7 @@ def of_files(photos: PhotoSet, seen: Sequence[tuple[Photo, Look]], size: int) ->
         yield Finding(
             kind="wrong_ending",
             severity="note",
-            message=f"{_count(lying, 'file')} with the ending of another format, first {lying[0]}, "
+            message=f"{count(lying, 'file')} with the ending of another format, first {lying[0]}, "
             f"in truth {truth}. The content counts.",
             files=lying,
         )
@@ -233,7 +240,7 @@ def of_files(photos: PhotoSet, seen: Sequence[tuple[Photo, Look]], size: int) ->
         yield Finding(
             kind="ignored",
             severity="note",
-            message=f"{_count(photos.ignored, 'file')} not used, being no photos of the set: "
+            message=f"{count(photos.ignored, 'file')} not used, being no photos of the set: "
             f"{some(photos.ignored)}.",
             files=photos.ignored,
         )
@@ -243,5 +250,6 @@ def _lies(name: str, format: str) -> bool:
     return SUFFIXES.get(posixpath.splitext(name)[1].lower(), format) != format
 
 
-def _count(things: Sequence[object], what: str) -> str:
+def count(things: Sequence[object], what: str) -> str:
+    """One of them -> "1 photo", two -> "2 photos"."""
     return f"{len(things)} {what}" + ("" if len(things) == 1 else "s")

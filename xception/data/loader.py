@@ -10,7 +10,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -132,12 +132,7 @@ class TrainingStream:
         members = photos.of("train")
         if not members:
             raise LoaderError("there are no training photos")
-        self._batch_size = min(batch_size, len(members))
-        if self._batch_size % world:
-            raise LoaderError(
-                f"{world} processes cannot share a batch of {self._batch_size} photos evenly:"
-                f" choose a batch size that {world} divides, of at most {len(members)}"
-            )
+        self._batch_size, self._part = share_batch(batch_size, len(members), rank, world)
         if world > 1 and (augment.mixup or augment.cutmix) and self._batch_size // world % 2:
             raise LoaderError(
                 f"mixup and cutmix pair photos within a process: choose a batch size that"
@@ -146,8 +141,6 @@ class TrainingStream:
         self._count, self._seed = len(members), seed
         self._weights = balanced_weights(members) if sampler == "balanced" else None
         self._steps = range(first_step, last_step)
-        part = self._batch_size // world
-        self._part = slice(rank * part, (rank + 1) * part)
         self._maker = BatchMaker(photos, members, preprocess, augment, seed)
         self._workers, self._pin_memory = workers, pin_memory
         self._start_method: StartMethod | None = start_method
@@ -158,24 +151,51 @@ class TrainingStream:
 
     def __iter__(self) -> Iterator[Batch]:
         """Start the workers, which live as long as the iterator; raises `LoaderError`."""
-        return _batches(
+        keys = training_keys(
+            self._count, self._batch_size, self._part, self._steps, self._seed, self._weights
+        )
+        return made_batches(
             self._maker,
-            self._keys(),
+            keys,
             workers=self._workers,
             pin_memory=self._pin_memory,
             start_method=self._start_method,
         )
 
-    def _keys(self) -> Iterator[BatchKey]:
-        per_epoch = steps_per_epoch(self._count, self._batch_size)
-        known, order = -1, np.empty(0, dtype=np.int64)
-        for step in self._steps:
-            epoch, index = divmod(step, per_epoch)
-            if epoch != known:
-                known, order = epoch, epoch_order(self._count, self._seed, epoch, self._weights)
-            start = index * self._batch_size + self._part.start
-            stop = index * self._batch_size + self._part.stop
-            yield BatchKey(epoch, start, order[start:stop].tolist())
+
+def share_batch(batch_size: int, count: int, rank: int, world: int) -> tuple[int, slice]:
+    """The photos in a batch of `count` at most, and which of them this process gets.
+
+    Raises `LoaderError` for a batch that `world` processes cannot share evenly.
+    """
+    batch_size = min(batch_size, count)
+    if batch_size % world:
+        raise LoaderError(
+            f"{world} processes cannot share a batch of {batch_size} photos evenly:"
+            f" choose a batch size that {world} divides, of at most {count}"
+        )
+    part = batch_size // world
+    return batch_size, slice(rank * part, (rank + 1) * part)
+
+
+def training_keys(
+    count: int,
+    batch_size: int,
+    part: slice,
+    steps: range,
+    seed: int,
+    weights: Float[np.ndarray, " n"] | None = None,
+) -> Iterator[BatchKey]:
+    """What the workers need to know for each step; `part` of every batch is this process'."""
+    per_epoch = steps_per_epoch(count, batch_size)
+    known, order = -1, np.empty(0, dtype=np.int64)
+    for step in steps:
+        epoch, index = divmod(step, per_epoch)
+        if epoch != known:
+            known, order = epoch, epoch_order(count, seed, epoch, weights)
+        start = index * batch_size + part.start
+        stop = index * batch_size + part.stop
+        yield BatchKey(epoch, start, order[start:stop].tolist())
 
 
 def evaluation_batches(
@@ -200,7 +220,7 @@ def evaluation_batches(
         BatchKey(0, start, list(positions[start : start + batch_size]))
         for start in range(0, len(positions), batch_size)
     ]
-    return _batches(
+    return made_batches(
         BatchMaker(photos, members, preprocess, None, 0),
         keys,
         workers=workers,
@@ -209,14 +229,18 @@ def evaluation_batches(
     )
 
 
-def _batches(
-    maker: BatchMaker,
+def made_batches(
+    maker: Dataset,
     keys: Iterable[BatchKey],
     *,
     workers: int,
     pin_memory: bool,
     start_method: StartMethod | None,
-) -> Iterator[Batch]:
+) -> Iterator[Any]:
+    """What `maker` makes of each key, in order, in worker processes.
+
+    Raises the `UserError` that it gives back for a key, `LoaderError` for a worker that dies.
+    """
     loader = DataLoader(
         maker,
         sampler=keys,
@@ -237,7 +261,7 @@ def _batches(
         del iterator  # stops the workers now, though the traceback of an error may keep this frame
 
 
-def _next(iterator: Iterator[Batch | UserError], workers: int) -> Batch | UserError | None:
+def _next(iterator: Iterator[Any], workers: int) -> Any:
     """The next answer of the workers, None after the last. Raises `LoaderError` for a dead one."""
     try:
         return next(iterator, None)
@@ -252,7 +276,7 @@ def _next(iterator: Iterator[Batch | UserError], workers: int) -> Batch | UserEr
         ) from error
 
 
-def _start(loader: DataLoader) -> Iterator[Batch | UserError]:
+def _start(loader: DataLoader) -> Iterator[Any]:
     """Start the workers without torch's SIGCHLD handler.
 
     The handler would raise the death of a worker anywhere in the training; without it, it is seen

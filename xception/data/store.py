@@ -149,6 +149,13 @@ class ZipStore:
         return data
 
 
+def store_at(path: Path) -> Store | None:
+    """The store of a folder or a zip; None for any other file. Raises `UserError` as `ZipStore`."""
+    if path.is_dir():
+        return FolderStore(path)
+    return ZipStore(path) if zipfile.is_zipfile(path) else None
+
+
 def _identity(entry: Path | os.DirEntry[str]) -> tuple[int, int]:
     status = entry.stat()
     return status.st_dev, status.st_ino

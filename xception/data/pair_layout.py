@@ -1,0 +1,218 @@
+"""Which photo belongs to which mask, by the names of the files alone.
+
+Understood are
+
+- folders: `images/` beside `masks/`, `labels/` or `annotations/` (or other usual names), with
+  splits above them (`train/images`), below them (`images/train`), within their names (`trainannot`
+  beside `train`), or none; a mask is called as its photo, perhaps with `_mask`, `_L` or the like at
+  the end;
+- Pascal VOC: `JPEGImages`, `SegmentationClass`, `ImageSets/Segmentation/train.txt` and `val.txt`;
+- Cityscapes: `leftImg8bit` and `gtFine`;
+- CamVid: folders with the names of its films.
+
+A split of which no photo has a mask is left out: test masks are often kept back.
+"""
+
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from xception.data.images import SUFFIXES
+from xception.data.known_sets import CAMVID_11, VOC, Known, is_camvid, is_voc
+from xception.data.names import is_photo, some
+from xception.data.public_layouts import Alone, PairRow, Rows, find_cityscapes, find_voc
+from xception.data.splits import SPLITS, Split, split_named
+from xception.errors import UserError
+
+Layout = Literal["folders", "voc", "cityscapes", "camvid"]
+
+IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "photos", "photo"})
+MASK_FOLDERS = frozenset(
+    {
+        *("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "annot"),
+        *("segmentations", "segmentation", "groundtruth", "ground_truth", "gt"),
+    }
+)
+
+_ROLES = r"(annots?|annotations?|labels?|masks?|gt|images?|imgs?)"
+_SPLIT_AND_ROLE = re.compile(rf"(?P<split>[a-z]+?)[ _-]?(?P<role>{_ROLES})")
+_ROLE_AND_SPLIT = re.compile(rf"(?P<role>{_ROLES})[ _-](?P<split>[a-z]+)")
+_MASK_ENDING = re.compile(
+    r"[ _.-](masks?|labels?|gt|seg|segmentation|annotation|annot|l)\Z", re.IGNORECASE
+)
+
+
+class Found(NamedTuple):
+    """Photos with their masks, and how they were found."""
+
+    layout: Layout
+    said: str
+    """The layout, for people."""
+    rows: tuple[PairRow, ...]
+    unpaired: tuple[str, ...]
+    """Photos without a mask and masks without a photo, in splits that have both."""
+    notes: tuple[str, ...]
+    known: Known | None
+    """The public set that it is."""
+
+
+_Key = tuple[str, ...]
+
+
+class _Place(NamedTuple):
+    """Where a file stands: what is the same for a photo and its mask."""
+
+    key: _Key  # the folders but that of the role
+    split: Split | None
+
+
+def find_pairs(
+    names: Sequence[str], read: Callable[[str], bytes], layout: Layout | None = None
+) -> Found | None:
+    """The pairs among the files of a store, or None where there are none.
+
+    `read` gives the bytes of a list of names. `layout`: look for this one only. Raises `UserError`
+    for lists that cannot be read, photos of one name, some pairs in splits and some in none.
+    """
+    photos = [name for name in names if is_photo(name)]
+    if layout in (None, "cityscapes") and (rows := find_cityscapes(photos)):
+        return _found("cityscapes", "Cityscapes", rows, rows.known)
+    if layout in (None, "voc") and (rows := find_voc(names, read)):
+        known = VOC if layout == "voc" or is_voc(_stems(rows)) else None
+        return _found("voc", "Pascal VOC", rows, known)
+    if layout in ("voc", "cityscapes") or not (rows := _find_folders(photos)):
+        return None
+    if layout == "camvid" or (layout is None and is_camvid(_stems(rows))):
+        return _found("camvid", "CamVid", rows, CAMVID_11)
+    first = next((row for row in rows.pairs if row.split == "train"), rows.pairs[0])
+    said = f"photos in {_folder(first.photo)}, masks in {_folder(first.mask)}"
+    several = len({_folder(row.photo) for row in rows.pairs}) > 1
+    return _found("folders", said + (" and so on" if several else ""), rows, None)
+
+
+def _found(layout: Layout, said: str, rows: Rows, known: Known | None) -> Found:
+    """Without the splits that have no mask; what is left must have splits throughout or nowhere."""
+    given = {row.split for row in rows.pairs}
+    if None in given and len(given) > 1:
+        without = next(row.photo for row in rows.pairs if row.split is None)
+        raise UserError(
+            f"{without} is in no split, though other photos are: "
+            "have train/, validation/ and test/ for all pairs or for none"
+        )
+    unpaired, notes = [], list(rows.notes)
+    kept_back: dict[Split, int] = {}
+    for name, split in rows.unpaired:
+        if split is None or split in given:
+            unpaired.append(name)
+        else:
+            kept_back[split] = kept_back.get(split, 0) + 1
+    notes += [
+        f"{kept_back[split]} {split} photos are left out: none of them has a mask"
+        for split in SPLITS
+        if split in kept_back
+    ]
+    return Found(layout, said, rows.pairs, tuple(unpaired), tuple(notes), known)
+
+
+def _stems(rows: Rows) -> Iterator[str]:
+    return (_stem(row.photo) for row in rows.pairs)
+
+
+def _stem(name: str) -> str:
+    return posixpath.splitext(posixpath.basename(name))[0]
+
+
+def _folder(name: str) -> str:
+    return posixpath.dirname(name) or "."
+
+
+def _find_folders(names: Iterable[str]) -> Rows | None:
+    """Pairs of `images/` and `masks/` by whatever usual name."""
+    places = {name: tuple(name.split("/")[:-1]) for name in names}
+    masked_splits = {
+        (*folders[:i], split)
+        for folders in set(places.values())
+        for i, folder in enumerate(folders)
+        for role, split in [_role(folder)]
+        if role == "mask" and split is not None
+    }
+    photos: dict[_Key, list[str]] = {}
+    masks: dict[_Key, list[str]] = {}
+    split_of: dict[str, Split | None] = {}
+    for name, folders in places.items():
+        found = _place(folders, masked_splits)
+        if found is None:
+            continue
+        role, place = found
+        split_of[name] = place.split
+        stem = _stem(name)
+        if role == "mask" and posixpath.splitext(stem)[1].lower() in SUFFIXES:
+            stem = _stem(stem)  # photo.jpg.png
+        (photos if role == "image" else masks).setdefault((*place.key, stem), []).append(name)
+    partners = _partners(photos, masks)
+    if not partners:
+        return None
+    used = {*partners, *partners.values()}
+    pairs = tuple(PairRow(photo, mask, split_of[photo]) for photo, mask in partners.items())
+    alone: tuple[Alone, ...] = tuple(
+        (name, split_of[name]) for name in split_of if name not in used
+    )
+    return Rows(pairs, alone, (), None)
+
+
+def _place(
+    folders: tuple[str, ...], masked_splits: set[tuple[str, ...]]
+) -> tuple[Literal["image", "mask"], _Place] | None:
+    """The role that the folders give a file, by the innermost that says one, and its place."""
+    for i in reversed(range(len(folders))):
+        role, split = _role(folders[i])
+        bare = split_named(folders[i])
+        if role is None and bare is not None and (*folders[:i], bare) in masked_splits:
+            role, split = "image", bare  # train beside trainannot
+        if role is None:
+            continue
+        before, after = list(folders[:i]), list(folders[i + 1 :])
+        if split is None and before and (split := split_named(before[-1])):
+            before.pop()
+        if split is None and after and (split := split_named(after[0])):
+            del after[0]
+        return role, _Place((*before, f"/{split}", *after), split)  # no folder is called /train
+    return None
+
+
+def _role(folder: str) -> tuple[Literal["image", "mask"] | None, Split | None]:
+    """What a folder of this name holds, and the split that is part of the name."""
+    folder = folder.casefold()
+    if folder in IMAGE_FOLDERS:
+        return "image", None
+    if folder in MASK_FOLDERS:
+        return "mask", None
+    both = _SPLIT_AND_ROLE.fullmatch(folder) or _ROLE_AND_SPLIT.fullmatch(folder)
+    split = split_named(both["split"]) if both else None
+    if both is None or split is None:
+        return None, None
+    return ("image" if both["role"].startswith("im") else "mask"), split
+
+
+def _partners(photos: dict[_Key, list[str]], masks: dict[_Key, list[str]]) -> dict[str, str]:
+    """Photo: mask. The mask of the same name, or the only one of that name with an ending.
+
+    Raises `UserError` where there are two of either.
+    """
+    shortened: dict[_Key, list[str]] = {}
+    for key, same in masks.items():
+        if ending := _MASK_ENDING.search(key[-1]):
+            shortened.setdefault((*key[:-1], key[-1][: ending.start()]), []).extend(same)
+    partners = {}
+    for key, same in photos.items():
+        close = masks.get(key) or shortened.get(key)
+        if not close:
+            continue
+        if len(same) > 1 or len(close) > 1:
+            raise UserError(
+                f"which mask belongs to which photo? {some(same)} and {some(close)}: "
+                "keep one photo and one mask of a name"
+            )
+        partners[same[0]] = close[0]
+    return partners
