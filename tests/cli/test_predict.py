@@ -87,7 +87,9 @@ def test_an_unreadable_file_stops_nothing(xception, photos: Path, trained: Path,
     assert rows[0]["label_1"] == ""
     alone = xception("predict", trained, broken, "--csv", "-")
     assert alone.status == 1
-    assert alone.stdout.splitlines()[0] == "path,error"
+    # The columns depend on the model alone, so that a table can go on.
+    heading = "path,label_1,probability_1,label_2,probability_2,label_3,probability_3,error"
+    assert alone.stdout.splitlines()[0] == heading
 
 
 def test_explanations(xception, photos: Path, trained: Path, tmp_path: Path):
@@ -214,3 +216,91 @@ def test_a_terminal_is_not_told_what_to_do_by_names(
     assert r"\x1b[2J\u202e\n.png" in result.stdout
     assert r"\x1b]0;title\x07.png" in result.stderr
     assert not set("\x1b\x07\u202e") & set(result.stdout + result.stderr)
+
+
+def test_json_lines(xception, photos: Path, trained: Path, tmp_path: Path):
+    images = [photos / f"test/{name}/0.png" for name in ("red", "blue")]
+    expected = json.loads(xception("predict", trained, *images, "--json").stdout)
+    result = xception("predict", trained, *images, "--jsonl", "-")
+    assert [json.loads(line) for line in result.stdout.splitlines()] == expected
+    file = tmp_path / "answers.jsonl"
+    assert xception("predict", trained, *images, "--jsonl", file).status == 0
+    assert [json.loads(line) for line in file.read_text("utf-8").splitlines()] == expected
+
+
+@pytest.mark.parametrize(("option", "name"), [("--csv", "t.csv"), ("--jsonl", "t.jsonl")])
+def test_an_interrupted_run_goes_on(
+    xception, photos: Path, trained: Path, tmp_path: Path, option: str, name: str
+):
+    table, whole = tmp_path / name, tmp_path / f"whole-{name}"
+    # One by one: the last digits depend on which photos are computed together.
+    command = ("predict", trained, photos / "test", "--batch-size", "1", option)
+    assert xception(*command, whole).status == 0
+    content = whole.read_bytes()
+    for cut in (0, 40, len(content) // 2, len(content) - 1, len(content)):
+        table.write_bytes(content[:cut] if cut != 40 or option == "--jsonl" else b"")
+        result = xception(*command, table, "--resume")
+        assert result.status == 0, result.stderr
+        assert table.read_bytes() == content
+        assert result.stderr.endswith(" skipped, done before\n")
+    assert "12 photos skipped" in result.stderr  # nothing was left to do
+    fewer = xception("predict", trained, photos, "--top", "1", "--csv", whole, "--resume")
+    assert fewer.status == 2
+
+
+def test_parquet_goes_on(xception, photos: Path, trained: Path, tmp_path: Path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="NOT TESTED: Parquet without pyarrow")
+    table = tmp_path / "t.parquet"
+    first = xception("predict", trained, photos / "test/red", "--parquet", table)
+    assert first.status == 0, first.stderr
+    again = xception("predict", trained, photos / "test", "--parquet", table, "--resume")
+    assert again.status == 0
+    assert "4 photos skipped" in again.stderr
+    rows = parquet.read_table(table).to_pylist()
+    assert len(rows) == len({row["path"] for row in rows}) == 12
+    refused = xception("predict", trained, photos / "test", "--parquet", table)
+    assert refused.status == 2
+    assert "--resume continues it" in refused.stderr
+
+
+def test_what_cannot_go_on(xception, photos: Path, trained: Path, tmp_path: Path):
+    image = photos / "test/red/0.png"
+    for arguments, message in [
+        (("--resume",), "give one of --csv"),
+        (("--resume", "--json"), "give one of --csv"),
+        (("--resume", "--csv", "-"), "give one of --csv"),
+        (("--resume", "--csv", tmp_path / "a.csv", "--jsonl", tmp_path / "a.jsonl"), "give one of"),
+        (("--jsonl", "-", "--json"), "give all but one a file"),
+        (("--jsonl", image), "is no table"),
+        (("--parquet", tmp_path / "no" / "such"), "does not exist"),
+        (("--out", tmp_path), "for models that segment"),
+    ]:
+        result = xception("predict", trained, image, *arguments)
+        assert result.status == 2, arguments
+        assert message in result.stderr
+        assert result.stdout == ""
+
+
+def test_answers_are_written_as_they_come(
+    xception, photos: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Something fails in the third batch: what was answered before is in the file."""
+    table = tmp_path / "t.csv"
+    predict, calls = Predictor.predict, []
+
+    def fail(self: Predictor, x: torch.Tensor):
+        calls.append(len(x))
+        if len(calls) == 3:
+            raise RuntimeError("no more")
+        return predict(self, x)
+
+    monkeypatch.setattr(Predictor, "predict", fail)
+    arguments = ("predict", trained, photos / "test", "--csv", table, "--batch-size", "2")
+    with pytest.raises(RuntimeError, match="no more"):
+        xception(*arguments)
+    assert len(table.read_text("utf-8").splitlines()) == 1 + 4
+    monkeypatch.undo()
+    result = xception(*arguments, "--resume")
+    assert "4 photos skipped" in result.stderr
+    paths = [row["path"] for row in csv.DictReader(io.StringIO(table.read_text("utf-8")))]
+    assert len(paths) == len(set(paths)) == 12

@@ -2,6 +2,7 @@ import io
 import math
 import shutil
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -168,7 +169,9 @@ def test_a_stream_of_damage_alone_and_of_nothing(run: Path, tmp_path: Path):
     assert list(Predictor(run).stream([])) == []
 
 
-def test_a_stream_takes_no_more_than_it_needs(run: Path, photos: list[Path]):
+def test_a_stream_takes_one_batch_ahead_and_no_more(run: Path, photos: list[Path]):
+    """While a batch is computed the next one is read: two are held at most."""
+    predictor = Predictor(run)
     taken: list[Path] = []
 
     def paths():
@@ -176,9 +179,33 @@ def test_a_stream_takes_no_more_than_it_needs(run: Path, photos: list[Path]):
             taken.append(path)
             yield path
 
-    stream = Predictor(run).stream(paths(), batch_size=2)
+    stream = predictor.stream(paths(), batch_size=1)
     next(stream)
     assert taken == photos[:2]
+    next(stream)
+    assert taken == photos[:3]
+    assert len(list(stream)) == 3
+
+
+def test_a_batch_is_read_while_another_is_computed(run: Path, photos: list[Path]):
+    predictor = Predictor(run)
+    reading, pixels, engine = Event(), predictor.pixels, predictor.engine
+    overlapped: list[bool] = []
+
+    def tell(image: Any) -> np.ndarray:
+        if image == photos[1]:
+            reading.set()
+        return pixels(image)
+
+    def wait(x: torch.Tensor) -> torch.Tensor:
+        if not overlapped:  # the first batch is not done before the second is being read
+            overlapped.append(reading.wait(timeout=10))
+        return engine(x)
+
+    predictor.pixels = tell
+    predictor.engine = wait  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(list(predictor.stream(photos, batch_size=1))) == 5
+    assert overlapped == [True]
 
 
 def test_an_image_of_any_mode_is_taken(run: Path):

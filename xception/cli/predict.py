@@ -1,32 +1,28 @@
 """`xception predict`: photos to answers."""
 
-import csv
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from itertools import count
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import track
 
 from xception.cli import options
-from xception.cli.output import counted, percent, print_json, print_table, say
-from xception.data.folders import list_images
+from xception.cli.answers import Outlets, open_outlets
+from xception.cli.computing import device_for
+from xception.cli.look import Look, look_options, refuse_masks, segments
+from xception.cli.output import counted, say
+from xception.cli.picture_names import PictureNames
+from xception.cli.predict_masks import predict_masks
 from xception.data.images import ImageError, read_file
 from xception.data.names import OVERLAY
 from xception.deploy.explain import explain
-from xception.deploy.runtime import Predictor
+from xception.deploy.results import Answer
+from xception.deploy.runtime import Prediction, Predictor
+from xception.deploy.walk import photos_at
 from xception.errors import UserError
-from xception.training.distributed import pick_device
-
-Answer = dict[str, Any]
-
-STDOUT = Path("-")
-TABLES = (".csv", ".tsv", ".txt")
-MAX_STEM = 200  # bytes of a photo's name in that of its picture; file systems take 255 in all
 
 
 @click.command("predict")
@@ -49,12 +45,39 @@ MAX_STEM = 200  # bytes of a photo's name in that of its picture; file systems t
     help="Write a table; - is stdout.",
 )
 @click.option(
+    "--jsonl",
+    "lines_file",
+    type=options.FilePath(dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Write one JSON object a line; - is stdout.",
+)
+@click.option(
+    "--parquet",
+    "parquet_folder",
+    type=options.FilePath(file_okay=False),
+    metavar="FOLDER",
+    help="Write a table in Parquet, as a folder of parts.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the table that is there; photos that it holds are skipped.",
+)
+@click.option(
     "--explain",
     "explain_to",
     type=options.FilePath(file_okay=False),
     metavar="FOLDER",
     help="Write where the model looked (Grad-CAM).",
 )
+@click.option(
+    "--out",
+    type=options.FilePath(file_okay=False),
+    metavar="FOLDER",
+    help="Masks: where they go, and the photos with them laid over.",
+)
+@click.option("--probabilities", is_flag=True, help="Masks: write those too, as .npz.")
+@look_options
 @options.batch_size
 @options.device
 @options.quiet
@@ -64,136 +87,122 @@ def command(
     top: int,
     as_json: bool,
     csv_file: Path | None,
+    lines_file: Path | None,
+    parquet_folder: Path | None,
+    resume: bool,
     explain_to: Path | None,
+    out: Path | None,
+    probabilities: bool,
+    scales: Sequence[float],
+    mirror: bool | None,
+    output_stride: int | None,
     batch_size: int,
     device: str,
     quiet: bool,
 ) -> int:
-    """Say what is in photos.
+    """Say what is in photos, or where: classes, or masks from a model that segments.
 
-    RUN is the folder of a training or a model file; IMAGE is a file, a folder or a pattern such as
-    'holiday/*.jpg'. Files that cannot be read are reported and do not stop the rest; the exit
-    status is then 1.
+    RUN is the folder of a training, a model file, or a file that `xception export` wrote; IMAGE is
+    a file, a folder or a pattern such as 'holiday/*.jpg'. Files that cannot be read are reported
+    and do not stop the rest; the exit status is then 1. Answers are written as they come, so that a
+    folder may hold millions of photos.
 
     \b
     Examples:
       xception predict runs/shirts-1 photo.jpg
       xception predict runs/shirts-1 holiday/ --csv answers.csv --explain where/
+      xception predict shirts.onnx archive/ --jsonl answers.jsonl --resume
+      xception predict runs/streets-1 photos/ --out masks/
     """
-    if csv_file is not None:
-        check_csv(csv_file, as_json)
-    paths, answers = find_images(images)
-    predictor = Predictor(run, device=pick_device(device))
+    look = Look(scales, mirror, output_stride)
+    if segments(run):
+        if csv_file or lines_file or parquet_folder or resume or explain_to:
+            raise UserError(
+                f"{run} segments photos: --csv, --jsonl, --parquet, --resume and --explain are for "
+                "models that classify; --out FOLDER takes the masks"
+            )
+        return predict_masks(
+            run,
+            *find_photos(images),
+            out=out,
+            look=look,
+            probabilities=probabilities,
+            device=device_for(run, device),
+            as_json=as_json,
+            quiet=quiet,
+        )
+    refuse_masks(look, {"--out": out, "--probabilities": probabilities})
+    open_all = open_outlets(csv_file, lines_file, parquet_folder, as_json=as_json, resume=resume)
+    paths, missing = find_photos(images)
+    predictor = Predictor(run, device=device_for(run, device))
     if explain_to is not None:
+        _ = predictor.model  # an exported network cannot explain itself
         explain_to.mkdir(parents=True, exist_ok=True)
-    stream = _with_progress(predictor.stream(paths, batch_size), len(paths), quiet)
-    for (path, outcome), name in zip(stream, _picture_names(paths), strict=True):
+    with open_all(min(top, len(predictor.classes))) as outlets:
+        new = outlets.not_done(paths)
+        outcomes = _with_progress(predictor.stream(new, batch_size), quiet)
+        answers = _answers(predictor, outcomes, top, explain_to)
+        _write(outlets, chain(missing, answers))
+    if resume:
+        say(f"{counted(outlets.skipped, 'photo')} skipped, done before", quiet=quiet)
+    if outlets.unreadable:
+        total = counted(outlets.written, "file")
+        say(f"{outlets.unreadable:,} of {total} could not be read", quiet=quiet)
+    return 1 if outlets.unreadable else 0
+
+
+def _write(outlets: Outlets, answers: Iterable[Answer]) -> None:
+    for answer in answers:
+        outlets.write(answer)
+
+
+def _answers(
+    predictor: Predictor,
+    outcomes: Iterable[tuple[str | Path, Prediction | ImageError]],
+    top: int,
+    explain_to: Path | None,
+) -> Iterator[Answer]:
+    """What JSON has for each photo; the pictures of `--explain` are written on the way."""
+    names = PictureNames()
+    for path, outcome in outcomes:
         answer: Answer = {"path": str(path)}
         if isinstance(outcome, ImageError):
             say(f"unreadable: {outcome}")
-            answer |= {"top": [], "error": outcome.reason}
-        else:
-            best = outcome.top(top)
-            answer["top"] = [{"label": label, "probability": share} for label, share in best]
-            if explain_to is not None:
-                data = read_file(path, str(path))
-                explain(predictor, data, str(path), best[0][0]).save(explain_to / name, quality=92)
-                answer["explanation"] = str(explain_to / name)
-        answers.append(answer)
-    _show(answers, as_json, csv_file)
-    unreadable = sum("error" in answer for answer in answers)
-    if unreadable:
-        say(f"{unreadable:,} of {counted(len(answers), 'file')} could not be read", quiet=quiet)
-    return 1 if unreadable else 0
+            yield answer | {"top": [], "error": outcome.reason}
+            continue
+        best = outcome.top(top)
+        answer["top"] = [{"label": label, "probability": share} for label, share in best]
+        if explain_to is not None:
+            data = read_file(Path(path), str(path))
+            picture = explain_to / f"{names.of(Path(path))}{OVERLAY}"
+            explain(predictor, data, str(path), best[0][0]).save(picture, quality=92)
+            answer["explanation"] = str(picture)
+        yield answer
 
 
-def _show(answers: Sequence[Answer], as_json: bool, csv_file: Path | None) -> None:
-    if csv_file == STDOUT:
-        _write_csv(answers, sys.stdout)
-    elif csv_file is not None:
-        with open(csv_file, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            _write_csv(answers, file)
-    if as_json:
-        print_json(answers)
-    elif csv_file is None:
-        _print_answers(answers)
-
-
-def _with_progress(items: Iterator[Any], total: int, quiet: bool) -> Iterator[Any]:
+def _with_progress(items: Iterator[Any], quiet: bool) -> Iterator[Any]:
     console = Console(stderr=True)
     hidden = quiet or not console.is_terminal
-    yield from track(
-        items, "predicting", total=total, console=console, transient=True, disable=hidden
-    )
+    yield from track(items, "predicting", console=console, transient=True, disable=hidden)
 
 
-def check_csv(file: Path, as_json: bool) -> None:
-    """Refuse what the answers must not be written to; `-` is stdout."""
-    if file == STDOUT:
-        if as_json:
-            raise UserError("--json and --csv - would both write to stdout; give --csv a file")
-        return
-    if not file.parent.is_dir():
-        raise UserError(f"--csv {file}: the folder {file.parent} does not exist")
-    # Of `--csv *.jpg` the first photo would be the table, and be lost.
-    if file.is_file() and file.suffix.lower() not in TABLES:
-        raise UserError(
-            f"--csv {file}: that file exists and is no table, so it is not overwritten; "
-            f"name one that ends in {', '.join(TABLES)}"
-        )
-
-
-def find_images(images: Sequence[Path]) -> tuple[list[Path], list[Answer]]:
-    """The files that are meant, and an answer for each argument that means none.
+def find_photos(images: Sequence[Path]) -> tuple[Iterator[Path], list[Answer]]:
+    """The photos that are meant, found as they are needed, and an answer for each argument without.
 
     Raises:
-        UserError: there is no file at all.
+        UserError: there is no photo at all.
     """
-    paths: list[Path] = []
+    walks: list[Iterator[Path]] = []
     missing: list[Answer] = []
     for image in images:
         try:
-            paths += list_images(image)
+            walks.append(photos_at(image))
         except UserError as error:
             reason = str(error).removeprefix(f"{image}: ")
             missing.append({"path": str(image), "top": [], "error": reason})
     messages = [f"{answer['path']}: {answer['error']}" for answer in missing]
-    if not paths:
+    if not walks:
         raise UserError("\n".join(messages))
     for message in messages:
         say(f"unreadable: {message}")
-    return paths, missing
-
-
-def _picture_names(paths: Sequence[Path]) -> list[str]:
-    """A name of its own for each photo; never that of a photo, should the folder hold photos."""
-    names: dict[str, None] = {}
-    for path in paths:
-        stem = os.fsencode(path.stem)[:MAX_STEM].decode(errors="ignore")
-        name = f"{stem}{OVERLAY}"
-        numbered = (f"{stem}-{n}{OVERLAY}" for n in count(2))
-        while name in names:
-            name = next(numbered)
-        names[name] = None
-    return list(names)
-
-
-def _write_csv(answers: Sequence[Answer], file: TextIO) -> None:
-    """One row a photo: path, then label and probability of each place, then the error."""
-    places = range(1, max(len(answer["top"]) for answer in answers) + 1)
-    header = [text for n in places for text in (f"label_{n}", f"probability_{n}")]
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["path", *header, "error"])
-    for answer in answers:
-        cells = [cell for one in answer["top"] for cell in (one["label"], one["probability"])]
-        cells += [""] * (len(header) - len(cells))
-        writer.writerow([answer["path"], *cells, answer.get("error", "")])
-
-
-def _print_answers(answers: Sequence[Answer]) -> None:
-    rows = []
-    for answer in answers:
-        shown = [(one["label"], percent(one["probability"])) for one in answer["top"]]
-        (label, share), *others = shown or [("unreadable", "–")]
-        rows.append([answer["path"], label, share, ", ".join(map(" ".join, others))])
-    print_table(["photo", "answer", "probability", "then"], rows, right=["probability"])
+    return chain.from_iterable(walks), missing

@@ -1,24 +1,25 @@
 """The way from a photo to an answer: one `Predictor` for a trained model, whatever runs it."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from xception.data.images import ImageError, read_file, to_rgb, upright
+from xception.data.images import ImageError, decode, read_file, to_rgb, upright
+from xception.deploy.engines import MODEL_FILE as MODEL_FILE
+from xception.deploy.engines import Engine, EngineModule, TorchEngine, open_engine
+from xception.deploy.engines import find_model as find_model
 from xception.errors import UserError
 from xception.evaluation.evaluate import probabilities
+from xception.models.classifier import Classifier, as_classifier
 from xception.weights.card import Card
-from xception.weights.model_file import load_classifier
-
-MODEL_FILE = "model.safetensors"
 
 Source = str | Path | bytes | Image.Image
 """A photo: its path, the bytes of its file, or an image of Pillow's."""
@@ -41,23 +42,57 @@ class Prediction:
 class Predictor:
     """A trained model that takes photos as they are.
 
-    The preprocessing is the one in the model's card, the same that training and evaluation used.
+    The preprocessing is the one in the model's card, the same that training and evaluation used,
+    and the answers are the same whatever computes them: torch, ONNX Runtime or OpenVINO, as the
+    file wants it. It may be used from several threads at once.
 
     Args:
-        path: a run folder, or a model file (`.safetensors`).
-        device: where to compute.
+        path: a run folder, a model file (`.safetensors`), or one that `xception export` wrote
+            (`.onnx`, or OpenVINO's `.xml`).
+        device: where torch computes; exported files are computed on the CPU.
+        threads: for exported files, how many compute; None for all cores.
 
     Raises:
-        UserError: there is no model at `path`, its file is not sound, or it segments images.
+        UserError: there is no model at `path`, its file is not sound, it segments images, or a
+            library that computes it is not installed.
     """
 
-    def __init__(self, path: str | Path, *, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        threads: int | None = None,
+    ):
         self.device = torch.device(device)
-        model = load_classifier(find_model(Path(path)))
-        self.model = model.to(self.device)
-        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.card: Card = model.card
+        self.engine: Engine = open_engine(path, device=self.device, threads=threads)
+        self.card: Card = self.engine.card
         self.classes = self.card.classes
+        self._path = path
+        if isinstance(self.engine, TorchEngine):
+            as_classifier(self.engine.network, str(find_model(Path(path))))
+        elif self.card.task == "segmentation":
+            raise UserError(f"{path} segments images; a classifier is needed")
+
+    @property
+    def model(self) -> Classifier:
+        """The network of torch.
+
+        Raises:
+            UserError: the file is an exported one, which only answers.
+        """
+        if not isinstance(self.engine, TorchEngine):
+            raise UserError(
+                f"{self._path} is an exported network, which cannot show where it looked: "
+                "give the run or its .safetensors file for that"
+            )
+        return as_classifier(self.engine.network, str(self._path))
+
+    @property
+    def module(self) -> nn.Module:
+        """What gives logits for images, whatever computes them."""
+        engine = self.engine
+        return engine.network if isinstance(engine, TorchEngine) else EngineModule(engine)
 
     def __call__(self, image: Source) -> Prediction:
         """The model's answer for one photo. Raises `ImageError` if it cannot be read."""
@@ -69,25 +104,40 @@ class Predictor:
     ) -> Iterator[tuple[str | Path, Prediction | ImageError]]:
         """Each path with its answer, or with what is wrong with the file, in order.
 
+        The photos of a batch are read while the one before it is computed.
+
         Args:
-            paths: image files.
-            batch_size: photos computed at once; no more are ever held in memory.
+            paths: image files; taken as they are needed, one batch ahead.
+            batch_size: photos computed at once; no more than twice as many are held in memory.
         """
         remaining = iter(paths)
         with ThreadPoolExecutor() as pool:
-            while chunk := list(islice(remaining, batch_size)):
-                inputs = list(pool.map(self._tensor_or_error, chunk))
+
+            def read() -> tuple[list[str | Path], list[Future[np.ndarray | ImageError]]]:
+                chunk = list(islice(remaining, batch_size))
+                return chunk, [pool.submit(self._pixels_or_error, path) for path in chunk]
+
+            chunk, reading = read()
+            while chunk:
+                inputs = [one.result() for one in reading]
+                following = read()
                 yield from zip(chunk, self._answers(inputs), strict=True)
+                chunk, reading = following
+
+    def pixels(self, image: Source) -> UInt8[np.ndarray, "h w c"]:
+        """A photo as the network sees it, but not yet normalised. Raises `ImageError`."""
+        preprocess = self.card.preprocess
+        if isinstance(image, Image.Image):
+            return preprocess.pixels(to_rgb(upright(image)))
+        if isinstance(image, bytes):
+            data, name = image, "the image"
+        else:
+            data, name = read_file(Path(image), str(image)), str(image)
+        return preprocess.pixels(decode(data, name, min_side=preprocess.min_side))
 
     def tensor(self, image: Source) -> Float[Tensor, "1 c h w"]:
         """What the network sees of a photo. Raises `ImageError`."""
-        preprocess = self.card.preprocess
-        if isinstance(image, Image.Image):
-            pixels = preprocess.pixels(to_rgb(upright(image)))
-            return preprocess.normalize(torch.from_numpy(pixels)[None])
-        if isinstance(image, bytes):
-            return preprocess.tensor(image, "the image")
-        return preprocess.tensor(read_file(Path(image), str(image)), str(image))
+        return self.card.preprocess.normalize(torch.from_numpy(self.pixels(image))[None])
 
     def predict(self, x: Float[Tensor, "b c h w"]) -> list[Prediction]:
         """The answers for a batch of what `tensor` gives.
@@ -95,40 +145,27 @@ class Predictor:
         Raises `UserError` if the network answers with NaN or infinity.
         """
         with torch.inference_mode():
-            logits = self.card.preprocess.answers(self.model, x.to(self.device))
+            logits = self.card.preprocess.answers(self.engine, x)
         names = [f"photo {number} of the batch" for number in range(1, len(x) + 1)]
         answers = probabilities(logits, self.card.image_task, names)
         return [Prediction(self.classes, row) for row in answers]
 
-    def _tensor_or_error(self, path: str | Path) -> Tensor | ImageError:
+    def _pixels_or_error(self, path: str | Path) -> np.ndarray | ImageError:
         try:
-            return self.tensor(path)
+            return self.pixels(path)
         except ImageError as error:
             return error
 
-    def _answers(self, inputs: Sequence[Tensor | ImageError]) -> Iterator[Prediction | ImageError]:
+    def _answers(
+        self, inputs: Sequence[np.ndarray | ImageError]
+    ) -> Iterator[Prediction | ImageError]:
         """The predictions in their places among the errors."""
-        readable = [x for x in inputs if isinstance(x, Tensor)]
-        predictions = iter(self.predict(torch.cat(readable)) if readable else [])
-        for x in inputs:
-            yield next(predictions) if isinstance(x, Tensor) else x
-
-
-def find_model(path: Path) -> Path:
-    """The model file that a path means: itself, or the one in a run folder.
-
-    Raises:
-        UserError: a folder without one.
-    """
-    if not path.is_dir():
-        return path
-    if (path / MODEL_FILE).exists():
-        return path / MODEL_FILE
-    runs = sorted(file.parent for file in path.glob(f"*/{MODEL_FILE}"))
-    if runs:
-        hint = f"there is one in {runs[-1]}"
-    elif (path / "config.yaml").exists():
-        hint = "a run has one after its first epoch"
-    else:
-        hint = "give a run folder or a .safetensors file"
-    raise UserError(f"{path}: no {MODEL_FILE} there; {hint}")
+        readable = [pixels for pixels in inputs if isinstance(pixels, np.ndarray)]
+        predictions: Iterator[Prediction] = iter(())
+        if readable:
+            # All at once and in this thread: of the threads that read, each would have torch start
+            # as many more as there are cores.
+            batch = torch.from_numpy(np.stack(readable))
+            predictions = iter(self.predict(self.card.preprocess.normalize(batch)))
+        for pixels in inputs:
+            yield next(predictions) if isinstance(pixels, np.ndarray) else pixels

@@ -1,0 +1,178 @@
+"""Where the answers of `xception predict` go: a table on the screen, JSON, or files that grow."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+
+import click
+
+from xception.cli.output import percent, print_table
+from xception.deploy.results import (
+    Answer,
+    CsvTable,
+    Done,
+    JsonLinesTable,
+    Table,
+    open_csv,
+    open_json_lines,
+    open_parquet,
+)
+from xception.errors import UserError
+
+STDOUT = Path("-")
+TABLES = (".csv", ".tsv", ".txt")
+LINES = (".jsonl", ".ndjson", ".json", ".txt")
+
+
+class Outlets:
+    """Takes one answer after the other.
+
+    Args:
+        tables: where to.
+        done: what the table of an earlier run holds.
+    """
+
+    def __init__(self, tables: Sequence[Table], done: Done):
+        self._tables, self._done = tables, done
+        self.written = self.unreadable = self.skipped = 0
+
+    def write(self, answer: Answer) -> None:
+        """Put an answer into all tables."""
+        if str(answer["path"]) in self._done:  # an argument that is not there, for the second time
+            return
+        self.written += 1
+        self.unreadable += "error" in answer
+        for table in self._tables:
+            table.write([answer])
+
+    def not_done(self, paths: Iterator[Path]) -> Iterator[Path]:
+        """The paths that no earlier run has answered."""
+        for path in paths:
+            if str(path) in self._done:
+                self.skipped += 1
+            else:
+                yield path
+
+
+class JsonArray:
+    """One JSON document on stdout, the answers one after the other."""
+
+    def __init__(self) -> None:
+        self._begun = False
+        # In ASCII where stdout could not hold every letter.
+        self._narrow = "utf" not in (sys.stdout.encoding or "").lower()
+
+    def write(self, answers: Sequence[Answer]) -> None:
+        """As `Table`."""
+        for answer in answers:
+            text = json.dumps(answer, indent=2, ensure_ascii=self._narrow, allow_nan=False)
+            click.echo(",\n" if self._begun else "[\n", nl=False)
+            click.echo("  " + text.replace("\n", "\n  "), nl=False)
+            self._begun = True
+
+    def close(self) -> None:
+        """As `Table`."""
+        click.echo("\n]" if self._begun else "[]")
+
+
+class Screen:
+    """A table for people, printed in the end."""
+
+    def __init__(self) -> None:
+        self._rows: list[list[str]] = []
+
+    def write(self, answers: Sequence[Answer]) -> None:
+        """As `Table`."""
+        for answer in answers:
+            shown = [(one["label"], percent(one["probability"])) for one in answer["top"]]
+            (label, share), *others = shown or [("unreadable", "–")]
+            self._rows.append([answer["path"], label, share, ", ".join(map(" ".join, others))])
+
+    def close(self) -> None:
+        """As `Table`."""
+        headings = ["photo", "answer", "probability", "then"]
+        print_table(headings, self._rows, right=["probability"])
+
+
+def open_outlets(
+    csv_file: Path | None,
+    lines_file: Path | None,
+    parquet_folder: Path | None,
+    *,
+    as_json: bool,
+    resume: bool,
+) -> Callable[[int], AbstractContextManager[Outlets]]:
+    """Checks where the answers shall go, and gives what opens it: places a row -> `Outlets`.
+
+    Nothing is touched before that is called.
+
+    Raises:
+        UserError: two would write to stdout, a file that is no table would be overwritten, a folder
+            is not there, or `resume` without exactly one table to go on with.
+    """
+    files = [file for file in (csv_file, lines_file, parquet_folder) if file is not None]
+    if as_json + files.count(STDOUT) > 1:
+        raise UserError("--json, --csv - and --jsonl - write to stdout; give all but one a file")
+    for option, file, endings in (("--csv", csv_file, TABLES), ("--jsonl", lines_file, LINES)):
+        if file is not None and file != STDOUT:
+            check_file(option, file, endings)
+    if parquet_folder is not None and not parquet_folder.resolve().parent.is_dir():
+        raise UserError(f"--parquet {parquet_folder}: the folder around it does not exist")
+    if resume and (as_json or len(files) != 1 or STDOUT in files):
+        raise UserError("--resume goes on with one table: give one of --csv, --jsonl and --parquet")
+    return partial(_opened, csv_file, lines_file, parquet_folder, as_json, resume)
+
+
+def check_file(option: str, file: Path, endings: Sequence[str]) -> None:
+    """Refuse what answers must not be written to."""
+    if not file.parent.is_dir():
+        raise UserError(f"{option} {file}: the folder {file.parent} does not exist")
+    # Of `--csv *.jpg` the first photo would be the table, and be lost.
+    if file.is_file() and file.suffix.lower() not in endings:
+        raise UserError(
+            f"{option} {file}: that file exists and is no table, so it is not overwritten; "
+            f"name one that ends in {', '.join(endings)}"
+        )
+
+
+@contextmanager
+def _opened(
+    csv_file: Path | None,
+    lines_file: Path | None,
+    parquet_folder: Path | None,
+    as_json: bool,
+    resume: bool,
+    places: int,
+) -> Iterator[Outlets]:
+    """All outlets. Files are closed whatever happens; the screen is for what went well."""
+    done = Done()
+    files: list[Table] = []
+    stdout: list[Table] = []
+    ended: list[Table] = []  # by a last line, if all is well
+    try:
+        if csv_file == STDOUT:
+            stdout.append(CsvTable(sys.stdout, places))
+        elif csv_file is not None:
+            table, done = open_csv(csv_file, places, resume=resume)
+            files.append(table)
+        if lines_file == STDOUT:
+            stdout.append(JsonLinesTable(sys.stdout))
+        elif lines_file is not None:
+            table, done = open_json_lines(lines_file, resume=resume)
+            files.append(table)
+        if parquet_folder is not None:
+            table, done = open_parquet(parquet_folder, places, resume=resume)
+            files.append(table)
+        if as_json:
+            ended.append(JsonArray())
+        elif not (files or stdout):
+            ended.append(Screen())
+        yield Outlets([*files, *stdout, *ended], done)
+        for table in ended:
+            table.close()
+    finally:
+        for table in files:
+            table.close()

@@ -1,0 +1,194 @@
+"""`xception bench`: how quick, large and right a model is in every form that it has here."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+import torch
+
+from xception.cli import options
+from xception.cli.export import POINT
+from xception.cli.material import open_material
+from xception.cli.output import percent, print_json, print_table, say
+from xception.deploy.bench import Row, Subject, measure, told
+from xception.deploy.bench_picture import draw
+from xception.deploy.compare import find_photos
+from xception.deploy.engines import find_model, kind_of, load_network, open_engine
+from xception.deploy.export import SUFFIXES, Format, export, formats
+from xception.deploy.int8 import export_int8
+from xception.deploy.material import Material
+from xception.errors import UserError
+from xception.models.network import Network
+
+PICTURES = (".png", ".svg", ".pdf")
+SEGMENTED_SIDE = 513  # pixels of the image for a network that takes any
+
+
+@click.command("bench")
+@click.argument("run", type=options.FilePath())
+@click.argument("files", metavar="[FILE...]", nargs=-1, type=options.FilePath(dir_okay=False))
+@click.option(
+    "--data",
+    type=options.FilePath(),
+    metavar="PHOTOS",
+    help="Photos with classes or masks, to measure accuracy on.",
+)
+@click.option("--int8", is_flag=True, help="Make files of eight bits too; minutes. Needs --data.")
+@click.option(
+    "--batch-size",
+    default=8,
+    show_default=True,
+    type=options.BATCH,
+    metavar="N",
+    help="Images at once where images per second are measured.",
+)
+@click.option(
+    "--seconds",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 86_400),
+    help="For the times, all forms together.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), metavar="N", help="By default all cores compute."
+)
+@click.option(
+    "--held-out",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(1, 10_000_000),
+    metavar="N",
+    help="Photos of PHOTOS to measure accuracy on, at most.",
+)
+@click.option(
+    "--picture",
+    type=options.FilePath(dir_okay=False),
+    metavar="FILE",
+    help="Draw it: .png, .svg or .pdf.",
+)
+@options.as_json
+@options.quiet
+def command(
+    run: Path,
+    files: Sequence[Path],
+    data: Path | None,
+    int8: bool,
+    batch_size: int,
+    seconds: float,
+    threads: int | None,
+    held_out: int,
+    picture: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure a trained model in every format and precision, all in one run and in turns.
+
+    RUN is the folder of a training or a model file. It is measured as it is, and as files of every
+    format whose library is installed, made for this; and so are the FILEs, and those that
+    `xception export` has left in the folder.
+
+    \b
+    Examples:
+      xception bench runs/shirts-1
+      xception bench runs/shirts-1 --data photos/ --int8 --picture bench.png
+    """
+    if int8 and data is None:
+        raise UserError("--int8 needs --data PHOTOS: ranges and loss are measured on photos")
+    if picture is not None and picture.suffix.lower() not in PICTURES:
+        raise UserError(f"--picture {picture}: name one that ends in {', '.join(PICTURES)}")
+    path = find_model(run)
+    if kind_of(path) != "torch":
+        raise UserError(f"{path} is an exported file; give the run, and this one as FILE")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    network = load_network(path)
+    material = None
+    if data is not None:
+        material = open_material(data, network.card, calibration=64, held_out=held_out, quiet=quiet)
+    with tempfile.TemporaryDirectory(prefix="xception-bench-") as folder:
+        made = list(_made(network, Path(folder), material if int8 else None, quiet))
+        named = {path: "as trained"} | dict(made) | {file: file.name for file in _left(path, files)}
+        subjects = [
+            Subject(name, file, open_engine(file, threads=threads)) for file, name in named.items()
+        ]
+        side = network.card.preprocess.size
+        if network.card.task == "segmentation":
+            side = SEGMENTED_SIDE
+        image = torch.zeros(1, network.card.preprocess.channels, side, side)
+        say(f"{len(subjects)} forms, {seconds:g} s", quiet=quiet)
+        rows = measure(subjects, image, batch_size=batch_size, seconds=seconds, material=material)
+    metric = None if material is None else material.metric
+    if picture is not None:
+        title = f"{network.card.architecture.name}, {side}x{side} pixels"
+        draw(rows, picture, title=title, metric=metric)
+        say(f"picture: {picture}", quiet=quiet)
+    if as_json:
+        print_json(
+            {
+                "size": side,
+                "batch_size": batch_size,
+                "metric": metric,
+                "forms": [told(row) for row in rows],
+            }
+        )
+    else:
+        _print(rows, batch_size, metric)
+
+
+def _made(
+    network: Network, folder: Path, material: Material | None, quiet: bool
+) -> Iterator[tuple[Path, str]]:
+    """A file of each format that can be had here, and what to call it."""
+    names: dict[Format, str] = {
+        "torch": "torch, folded",
+        "onnx": "ONNX Runtime",
+        "openvino": "OpenVINO",
+    }
+    photos = find_photos(None)
+    for format in formats():
+        file = folder / f"float{SUFFIXES[format]}"
+        say(f"exporting: {names[format]}", quiet=quiet)
+        export(network, format, file, photos)
+        yield file, names[format]
+        if material is None or format == "torch":
+            continue
+        file = folder / f"int8{SUFFIXES[format]}"
+        export_int8(
+            network,
+            format,
+            file,
+            material,
+            max_drop=POINT,
+            say=lambda line: say(line, quiet=quiet),
+        )
+        yield file, f"{names[format]} int8"
+
+
+def _left(model: Path, files: Sequence[Path]) -> list[Path]:
+    """The files that were named, and those that lie beside the model."""
+    beside = [
+        file
+        for suffix in (".onnx", ".xml")
+        for file in sorted(model.parent.glob(f"{model.stem}*{suffix}"))
+    ]
+    return list(dict.fromkeys([*files, *beside]))
+
+
+def _print(rows: Sequence[Row], batch_size: int, metric: str | None) -> None:
+    numbers = ["file MB", "p50 ms", "p99 ms", f"images/s ({batch_size})", "memory MiB"]
+    numbers += [metric] if metric is not None else []
+    cells = [
+        [
+            row.name,
+            row.precision,
+            f"{row.file_bytes / 1e6:.1f}",
+            f"{row.p50_ms:.2f}",
+            f"{row.p99_ms:.2f}",
+            f"{row.images_per_second:.1f}",
+            f"{row.memory_bytes / 2**20:.0f}",
+            *([percent(row.score)] if metric is not None else []),
+        ]
+        for row in rows
+    ]
+    print_table(["form", "precision", *numbers], cells, right=numbers)

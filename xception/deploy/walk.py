@@ -1,0 +1,54 @@
+"""The photos that a person means by a path, one after the other, without a list of all of them."""
+
+import os
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+from xception.data.folders import list_images
+from xception.data.images import SUFFIXES
+from xception.data.names import OVERLAY, is_photo, natural
+from xception.errors import UserError
+
+MANY = (
+    10_000  # names of one folder; beyond it, sorting by the numbers in them costs too much memory
+)
+
+
+def photos_at(path: Path) -> Iterator[Path]:
+    """The image files meant by a path: a file itself, all below a folder, or a pattern with `*`.
+
+    Those that `list_images` finds, and in its order but for folders of more than `MANY` entries,
+    which are sorted by their letters. Only the names of one folder, and of those above it, are in
+    memory at a time.
+
+    Raises:
+        UserError: there is no such file, or no image below the folder; at once. Later, a folder
+            that may not be read.
+    """
+    if not path.is_dir():
+        return iter(list_images(path))
+    found = _below(path, "", frozenset())
+    first = next(found, None)
+    if first is None:
+        raise UserError(f"{path}: no image files there; they end in {' '.join(SUFFIXES)}")
+    return chain([first], found)
+
+
+def _below(folder: Path, name: str, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """The photos below a folder called `name` from the top; never in a circle of links."""
+    status = folder.stat()
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
+        return
+    try:
+        with os.scandir(folder) as entries:
+            names = [f"{e.name}/" if e.is_dir() else e.name for e in entries]
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+    names.sort(key=natural if len(names) <= MANY else None)
+    for entry in names:
+        if entry.endswith("/"):
+            yield from _below(folder / entry[:-1], name + entry, above | {identity})
+        elif is_photo(name + entry) and not entry.endswith(OVERLAY):
+            yield folder / entry
