@@ -45,6 +45,7 @@ def ours() -> Callable[[], object]:
     from xception.training.config import TrainConfig
     from xception.training.distributed import World
     from xception.training.loop import Trainer
+    from xception.training.objectives import PhotoLabels
     from xception.training.progress import Silent
 
     keep_freed_memory()
@@ -67,14 +68,12 @@ def ours() -> Callable[[], object]:
     trainer = Trainer(
         create_model("xception", num_classes=CLASSES),
         Random(),
+        PhotoLabels(multilabel=False),
         config,
         World(),
-        validate=lambda _: None,
         keep_best=lambda *_: None,
         folder=Path(),
         fingerprint="",
-        multilabel=False,
-        class_weights=None,
         progress=Silent(),
     )
     trainer.module.train()

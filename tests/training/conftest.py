@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xception.data.scenes import write_scenes
 from xception.training.config import TrainConfig
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (200, 50, 40)}
@@ -39,6 +40,39 @@ def tiny(**changes: Any) -> TrainConfig:
         "augment": {"crop_scale": (0.6, 1.0), "flip": True, "mixup": 0.2},
         "epochs": 2,
         "batch_size": 8,
+        "average_decay": 0.9,
+        "optimizer": {"learning_rate": 0.01},
+        "workers": 0,
+        "device": "cpu",
+    }
+    return TrainConfig.model_validate({**values, **changes})
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """14 training, 2 validation and 4 test scenes of 36x36 pixels."""
+    root = tmp_path_factory.mktemp("scenes of shapes")
+    write_scenes(root, 20, 36, 0)
+    return root
+
+
+def tiny_masks(**changes: Any) -> TrainConfig:
+    """The smallest training on scenes: 8 channels, 33-pixel crops, 2 epochs of 3 steps."""
+    values: dict[str, Any] = {
+        "model": "deeplab_v3plus",
+        "model_options": {
+            "backbone": "xception",
+            "backbone_options": {"width": 0.01, "middle": 0},
+            "rates": [1],
+            "encoder_channels": 8,
+            "low_level_channels": 4,
+            "decoder_channels": 8,
+        },
+        "preprocess": {"size": 33},
+        "joint": {"crop": (33, 33), "scale": (0.8, 1.25), "flip": True, "contrast": 0.2},
+        "dropout": 0.1,
+        "epochs": 2,
+        "batch_size": 4,
         "average_decay": 0.9,
         "optimizer": {"learning_rate": 0.01},
         "workers": 0,

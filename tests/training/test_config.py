@@ -2,8 +2,8 @@ import pytest
 import yaml
 
 from xception.errors import UserError
-from xception.training.config import override, parse, read_config, to_yaml
-from xception.training.recipes import configure, list_recipes
+from xception.training.config import override, parse, read_config, read_yaml, to_yaml
+from xception.training.recipes import FOLDER, configure, list_recipes
 
 
 def test_a_configuration_written_and_read_back_is_the_same(tmp_path):
@@ -22,9 +22,7 @@ def test_the_written_configuration_is_complete():
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_is_valid_and_names_its_source(name):
-    from xception.training.recipes import FOLDER
-
-    assert configure(recipe=name).recipe == name
+    parse(read_yaml(FOLDER / f"{name}.yaml"), name)
     header = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").split("model:")[0]
     assert header.startswith("#")
     assert "arXiv" in header or "RESULTS.md" in header
@@ -46,9 +44,78 @@ def test_the_recipes_of_the_paper_hold_its_numbers():  # Chollet 2017, sections 
     assert jft.dropout == 0
 
 
+def test_the_recipes_of_deeplab_hold_its_numbers():  # Chen et al. 2018, §4, and its code
+    first = configure(recipe="deeplab-voc", task="segmentation")
+    assert first.model_options == {"backbone": "xception65", "output_stride": 16}
+    assert (first.optimizer.name, first.optimizer.momentum) == ("sgd", 0.9)
+    assert first.optimizer.learning_rate == 0.007
+    assert first.optimizer.weight_decay == 4e-5
+    assert not first.optimizer.decay_depthwise
+    assert (first.schedule.name, first.schedule.power) == ("poly", 0.9)
+    assert first.joint.crop == (513, 513)
+    assert (first.joint.scale, first.joint.scale_step) == ((0.5, 2.0), 0.25)
+    assert first.joint.flip
+    assert first.batch_statistics == "batch"
+    assert first.batch_norm_momentum == 0.0003
+    steps = first.epochs * (10_582 // first.batch_size)  # of "trainaug"
+    assert abs(steps - 30_000) < 10_582 // first.batch_size
+    second = parse(read_yaml(FOLDER / "deeplab-voc-os8.yaml"), "os8")
+    assert second.model_options["output_stride"] == 8
+    assert second.batch_statistics == "frozen"
+    assert second.optimizer == first.optimizer.model_copy(update={"learning_rate": 0.001})
+    assert abs(second.epochs * (2_913 // second.batch_size) - 30_000) < 2_913 // second.batch_size
+
+
+def test_masks_have_a_recipe_of_their_own():
+    assert configure(task="segmentation").recipe == "segment"
+    assert configure().recipe == "scratch"
+
+
+def test_the_crop_decides_the_size():
+    config = configure(settings={"joint.crop": [65, 97]}, task="segmentation")
+    assert (config.joint.crop, config.preprocess.size) == ((65, 97), 97)
+    with pytest.raises(UserError, match=r"joint\.crop"):
+        configure(settings={"preprocess.size": 65}, task="segmentation")
+
+
+def test_options_of_a_recipe_s_backbone_are_not_given_to_another():
+    settings = {"model_options.backbone": "xception41"}
+    config = configure(settings=settings, task="segmentation")
+    assert config.model_options["backbone_options"] == {}
+    assert config.model_options["encoder_channels"] == 128
+    wider = {"model_options.backbone_options.width": 0.75}
+    changed = configure(settings=wider, task="segmentation").model_options["backbone_options"]
+    same = configure(task="segmentation").model_options["backbone_options"]
+    assert changed == {**same, "width": 0.75}
+
+
+def test_frozen_statistics_of_random_weights_are_refused():
+    with pytest.raises(UserError, match="--weights FILE"):
+        configure(recipe="deeplab-voc-os8", task="segmentation")
+
+
+def test_published_weights_are_those_of_the_backbone(monkeypatch):
+    asked = []
+
+    def fetch(model):
+        asked.append(model)
+        raise UserError("no network")
+
+    monkeypatch.setattr("xception.training.recipes.fetch", fetch)
+    wanted = {"weights": "imagenet"}
+    for settings in (wanted, {**wanted, "model_options.backbone": "xception71"}):
+        with pytest.raises(UserError, match="no network"):
+            configure(settings=settings, task="segmentation", recipe="deeplab-voc")
+    for settings in (wanted, {**wanted, "model": "xception41"}):
+        with pytest.raises(UserError, match="no network"):
+            configure(settings=settings)
+    assert asked == ["xception65", "xception71", "xception", "xception41"]
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"pixel_loss.cross_entropy": 0}, "cannot both be 0"),
         ({"epoch": 3}, "did you mean 'epochs'"),
         ({"optimizer.learning_rat": 0.1}, "did you mean 'learning_rate'"),
         ({"epochs": "many"}, "epochs"),
@@ -123,4 +190,8 @@ def test_override_leaves_what_it_was_given_alone():
     changed = override(values, {"optimizer.momentum": 0.5, "epochs": 4})
     assert changed == {"optimizer": {"name": "sgd", "momentum": 0.5}, "epochs": 4}
     assert values == {"optimizer": {"name": "sgd"}, "epochs": 3}
+    deeper = override({"model_options": {"a": {"b": 1}}}, {"model_options.a.c": 2})
+    assert deeper == {"model_options": {"a": {"b": 1, "c": 2}}}
+    with pytest.raises(UserError, match=r"'model_options.a' is a single value"):
+        override({"model_options": {"a": 1}}, {"model_options.a.c": 2})
     assert parse({"preprocess": {"size": 8}, **changed}, "here").optimizer.momentum == 0.5

@@ -11,8 +11,10 @@ from xception.data.loader import LoaderError
 from xception.errors import UserError
 from xception.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from xception.training.distributed import World
+from xception.training.feeds import Validation
 from xception.training.interrupts import Interrupted, StopRequest
-from xception.training.loop import Trainer, Validation
+from xception.training.loop import Trainer
+from xception.training.objectives import PhotoLabels
 from xception.training.progress import Silent
 
 from .conftest import tiny
@@ -23,7 +25,8 @@ class Numbers:
 
     steps_per_epoch = 2
 
-    def __init__(self):
+    def __init__(self, scores=()):
+        self.scores = iter(scores)
         rng = np.random.default_rng(0)
         self.x = torch.from_numpy(rng.normal(size=(10, 4)).astype(np.float32))
         self.y = F.one_hot((self.x[:, 0] > 0).long(), 2).float()
@@ -34,7 +37,8 @@ class Numbers:
             yield self.x[half], self.y[half]
 
     def validation(self, module):
-        return None
+        score = next(self.scores, None)
+        return None if score is None else Validation(score, 0.5, {"val_top1": score})
 
 
 def line():
@@ -47,11 +51,6 @@ def line():
 def trainer(tmp_path, *, feed=None, module=None, scores=None, kept=None, **changes):
     values = {"optimizer": {"name": "sgd", "learning_rate": 0.5, "momentum": 0, "weight_decay": 0}}
     config = tiny(**{"schedule": {"name": "constant"}, "average_decay": None, **values, **changes})
-    remaining = iter(scores or [])
-
-    def validate(candidate):
-        score = next(remaining, None)
-        return None if score is None else Validation(score, 0.5, {"val_top1": score})
 
     def keep_best(candidate, figures):
         if kept is not None:
@@ -59,15 +58,13 @@ def trainer(tmp_path, *, feed=None, module=None, scores=None, kept=None, **chang
 
     return Trainer(
         module or line(),
-        feed or Numbers(),
+        feed or Numbers(scores or ()),
+        PhotoLabels(multilabel=False),
         config,
         World(),
-        validate=validate,
         keep_best=keep_best,
         folder=tmp_path,
         fingerprint="f",
-        multilabel=False,
-        class_weights=None,
         progress=Silent(),
     )
 
@@ -122,6 +119,29 @@ def test_without_validation_the_last_epoch_is_kept(tmp_path):
     kept = []
     trainer(tmp_path, kept=kept, epochs=3).run(StopRequest())
     assert len(kept) == 3
+
+
+def test_validation_can_be_rarer_but_never_misses_the_last_epoch(tmp_path):
+    kept = []
+    one = trainer(tmp_path, scores=[0.4, 0.6, 0.5], kept=kept, epochs=5, validate_every=2)
+    one.run(StopRequest())
+    assert [figures for figures, _ in kept] == [{"val_top1": 0.4}, {"val_top1": 0.6}]
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    assert [row["val_top1"] for row in rows] == ["", "0.4", "", "0.6", "0.5"]
+    assert [row["best"] for row in rows] == ["False", "True", "False", "True", "False"]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_frozen_batch_statistics_stay_while_the_rest_learns(tmp_path, frozen):
+    torch.manual_seed(0)
+    norm, dropout = nn.BatchNorm1d(4), nn.Dropout(0.5)
+    module = nn.Sequential(norm, nn.Linear(4, 2), dropout)
+    before = norm.get_buffer("running_mean").clone(), norm.weight.detach().clone()
+    settings = {"batch_statistics": "frozen"} if frozen else {}
+    trainer(tmp_path, module=module, epochs=2, **settings).run(StopRequest())
+    assert torch.equal(norm.get_buffer("running_mean"), before[0]) == frozen
+    assert not torch.equal(norm.weight, before[1])
+    assert dropout.training
 
 
 class StopsAt(Silent):

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from xception.training.losses import balanced_weights, multi_label, single_label
+from xception.training.losses import class_weights, multi_label, single_label
 
 
 def test_single_label_by_hand():
@@ -47,10 +47,18 @@ def test_multi_label_by_hand():
 
 def test_balanced_weights_by_hand():
     # 6, 3 and 0 labels: 9 / (2 classes present x count)
-    weights = balanced_weights([[0]] * 6 + [[1]] * 3, 3)
+    weights = class_weights([6, 3, 0], "balanced")
+    assert weights is not None
     assert weights.tolist() == pytest.approx([0.75, 1.5, 1.0])
     assert pytest.approx(9) == 6 * 0.75 + 3 * 1.5  # the mean over labels is 1
 
 
-def test_balanced_weights_count_every_label_of_a_photo():
-    assert balanced_weights([[0, 1], [0], []], 2).tolist() == pytest.approx([0.75, 1.5])
+def test_softened_weights_by_hand():
+    # as 1/30 to 1/10, so that 900 of the one and 100 of the other weigh 1000
+    weights = class_weights([900, 0, 100], "softened")
+    assert weights is not None
+    assert weights.tolist() == pytest.approx([1000 / 1200, 1.0, 1000 / 400])
+
+
+def test_no_weights():
+    assert class_weights([1, 2], "none") is None

@@ -24,6 +24,22 @@ def test_weights_decay_and_norms_and_biases_do_not(name):
     assert {g["lr"] for g in optimizer.param_groups} == {0.25}
 
 
+def test_kernels_of_depthwise_convolutions_can_be_spared():
+    network = nn.Sequential(
+        nn.Conv2d(4, 8, 3, groups=4, bias=False),  # two kernels a channel
+        nn.Conv2d(8, 4, 1, bias=False),
+        nn.Conv2d(4, 4, 3, groups=2, bias=False),  # two channels a kernel
+        nn.Conv2d(4, 1, 3, bias=False),
+        nn.Conv2d(1, 2, 3, bias=False),  # one channel is all channels
+    )
+    for spared, decay_depthwise in (([0], False), ([], True)):
+        settings = Optimizer(weight_decay=0.3, decay_depthwise=decay_depthwise)
+        groups = build_optimizer(network, settings).param_groups
+        decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+        expected = [0.0 if i in spared else 0.3 for i in range(5)]
+        assert [decays[id(p)] for p in network.parameters()] == expected
+
+
 def test_sgd_with_momentum_by_hand():
     line = nn.Linear(1, 1, bias=False)
     nn.init.constant_(line.weight, 1.0)

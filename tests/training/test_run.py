@@ -18,6 +18,7 @@ from xception.training.config import read_config, to_yaml
 from xception.training.interrupts import Interrupted
 from xception.training.progress import Silent
 from xception.training.run import train
+from xception.training.trained import TrainedClassifier
 from xception.weights.card import read_card
 from xception.weights.model_file import load_model
 
@@ -209,6 +210,7 @@ def test_unreadable_photos_are_skipped_and_listed(photos, tmp_path):
         target.write_bytes(path.read_bytes())
     (copy / "train" / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     result = train(copy, tiny(epochs=1), tmp_path / "run")
+    assert isinstance(result, TrainedClassifier)
     assert [Path(name).name for name in result.audit.unreadable] == ["broken.png"]
     assert len(result.photos.of("train")) == 42
 
@@ -231,6 +233,7 @@ def test_a_frozen_backbone_stays_and_its_features_are_kept(photos, finished, tmp
     for name, value in before.items():
         same = torch.equal(value, after[name])
         assert same != name.startswith("head.classifier"), name
+    assert isinstance(result, TrainedClassifier)
     features = np.load(tmp_path / "run" / "features" / "train.npy")
     assert features.shape == (42, result.model.num_features)
     assert result.metrics["top1"] >= 0.9
@@ -298,20 +301,20 @@ DISTRIBUTED = """
     import torch
     torch.set_num_threads(1)
     from xception.training.run import train
-    tiny = runpy.run_path(sys.argv[1])["tiny"]
+    settings = runpy.run_path(sys.argv[1])[sys.argv[5]]
     # without augmentation photos are the same; dropout is off: the global batch is all that counts
-    result = train(sys.argv[2], tiny(epochs=2, **json.loads(sys.argv[4])), Path(sys.argv[3]))
+    result = train(sys.argv[2], settings(epochs=2, **json.loads(sys.argv[4])), Path(sys.argv[3]))
     if result.leads:
-        print(json.dumps([result.history, result.metrics, len(result.outcomes.positions)]))
+        print(json.dumps([result.history, result.metrics]))
 """
 
 
-def run_processes(count, photos, folder, settings):
+def run_processes(count, photos, folder, settings, make="tiny"):
     code = folder.parent / "distributed.py"
     code.write_text(textwrap.dedent(DISTRIBUTED))
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     conftest = str(Path(__file__).parent / "conftest.py")
-    program = [str(code), conftest, str(photos), str(folder), json.dumps(settings)]
+    program = [str(code), conftest, str(photos), str(folder), json.dumps(settings), make]
     output = subprocess.run(
         [sys.executable, *(launcher if count > 1 else []), *program],
         check=True,
@@ -328,7 +331,7 @@ def test_two_processes_give_the_numbers_of_one(photos, tmp_path):
     for a, b in zip(one[0], two[0], strict=True):
         for key in ("train_loss", "val_loss", "val_top1", "train_accuracy", "step", "lr"):
             assert a[key] == pytest.approx(b[key], abs=1e-4), key
-    assert one[2] == two[2] == 12  # every test photo counted once
+    assert one[1]["samples"] == two[1]["samples"] == 12  # every test photo counted once
     assert one[1]["log_loss"] == pytest.approx(two[1]["log_loss"], abs=1e-4)
     assert one[1]["confusion"] == two[1]["confusion"]
 

@@ -41,6 +41,13 @@ def test_stairs_by_samples():  # x0.9 every 3 million samples, 1 million samples
     assert values == pytest.approx([1, 1, 0.9, 0.81])
 
 
+def test_the_power_of_what_is_left():  # Chen et al. 2017: (1 - iteration / iterations)^0.9
+    schedule = Schedule(name="poly")
+    values = [at(schedule, e) for e in (0, 2.5, 5, 9, 10)]
+    assert values == pytest.approx([1, 0.75**0.9, 0.5**0.9, 0.1**0.9, 0])
+    assert at(Schedule(name="poly", power=2, warmup_epochs=2), 6) == pytest.approx(0.25)
+
+
 def test_constant():
     assert at(Schedule(name="constant"), 7.3) == 1
 

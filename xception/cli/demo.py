@@ -15,7 +15,8 @@ from xception.data.demo import DEMO_PHOTOS
 from xception.deploy.runtime import Predictor
 from xception.training.progress import Lines
 from xception.training.recipes import configure
-from xception.training.run import Trained, train
+from xception.training.run import train
+from xception.training.trained import TrainedClassifier
 
 SETTINGS: dict[str, Any] = {}  # what differs from the recipe `scratch`
 SHOWN = 6  # photos to predict at the end
@@ -55,6 +56,8 @@ def command(out: Path | None, seed: int, epochs: int | None, as_json: bool, quie
         out or free_folder(),
         progress=None if quiet else Lines(),
     )
+    if not isinstance(trained, TrainedClassifier):
+        raise TypeError("the embedded photos have classes, not masks")
     report = report_training(trained, shlex.join(["xception", "demo", "--seed", str(seed)]))
     examples = predict_examples(trained)
     if as_json:
@@ -83,7 +86,7 @@ def free_folder() -> Path:
     return next(folder for folder in folders if not folder.exists())
 
 
-def predict_examples(trained: Trained) -> list[dict[str, Any]]:
+def predict_examples(trained: TrainedClassifier) -> list[dict[str, Any]]:
     """What the model file says about some photos that the training never saw."""
     predictor = Predictor(trained.folder)
     members = trained.photos.of("test")

@@ -1,12 +1,13 @@
 """Brings together what a training or an evaluation left behind, and has the report written."""
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 
 from xception._version import __version__
 from xception.cost.count import count
@@ -18,13 +19,13 @@ from xception.evaluation.evaluate import Outcomes
 from xception.evaluation.pictures import Pictures, collect, samples
 from xception.evaluation.report import Data, Epoch, Finding, Report, write_report
 from xception.models.classifier import Classifier
-from xception.training.run import Trained
+from xception.training.trained import TrainedClassifier
 from xception.weights.card import Card
 
 SAMPLES = 24  # inputs of the network that the page shows
 
 
-def report_training(trained: Trained, command: str) -> Path:
+def report_training(trained: TrainedClassifier, command: str) -> Path:
     """Write the report of a training into its run folder; returns the page.
 
     Args:
@@ -44,7 +45,6 @@ def report_training(trained: Trained, command: str) -> Path:
     )
     rows = trained.history
     best = [row["epoch"] for row in rows if row["best"]]
-    known = Epoch.model_fields.keys()
     return _write(
         trained.folder,
         trained.model,
@@ -57,7 +57,7 @@ def report_training(trained: Trained, command: str) -> Path:
         title=trained.folder.resolve().name,
         command=command,
         data=_data(trained.photos, trained.audit),
-        history=[Epoch(**{k: v for k, v in row.items() if k in known}) for row in rows],
+        history=[Epoch(**row) for row in each_epoch(rows, Epoch)],
         best_epoch=best[-1] if best else None,
         config=config.model_dump(mode="json"),
         timing={"training": rows[-1]["seconds"]} if rows else {},
@@ -168,6 +168,21 @@ def _data(photos: PhotoSet, findings: Audit) -> Data:
             for f in findings.findings
         ),
     )
+
+
+def each_epoch(
+    history: Sequence[dict[str, Any]], record: type[BaseModel]
+) -> Iterator[dict[str, Any]]:
+    """What a training's history says of each epoch and a report's record has a field for.
+
+    The seconds of the history count from the start of the training, those of a report from the
+    start of the epoch.
+    """
+    before = 0.0
+    for row in history:
+        known = {name: value for name, value in row.items() if name in record.model_fields}
+        yield known | {"seconds": row["seconds"] - before}
+        before = row["seconds"]
 
 
 def environment(device: torch.device) -> dict[str, str]:

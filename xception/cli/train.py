@@ -15,13 +15,17 @@ from xception.cli.assignments import parse_assignment
 from xception.cli.figures import summary
 from xception.cli.output import print_json, say, show
 from xception.cli.reporting import report_training
+from xception.cli.segmentation_reporting import report_segmentation
+from xception.data.kind import task_of
+from xception.data.pairs import Layout
 from xception.deploy.runtime import MODEL_FILE
 from xception.errors import UserError
 from xception.training.config import TrainConfig
 from xception.training.interrupts import Interrupted
 from xception.training.progress import Lines
 from xception.training.recipes import configure, list_recipes
-from xception.training.run import Trained, train
+from xception.training.run import train
+from xception.training.trained import AnyTrained, Trained, TrainedClassifier, TrainedSegmenter
 
 RUNS = Path("runs")
 CHECKPOINT = "last.ckpt"  # what --resume continues from
@@ -57,8 +61,21 @@ def choices(field: str) -> click.Choice:
     metavar="FILE",
     help="Start from a model file, a weight file of another library, or published ones: imagenet.",
 )
+@click.option(
+    "--layout",
+    type=click.Choice(get_args(Layout)),
+    help="How photos and masks lie, where that is not to be found out.",
+)
+@click.option(
+    "--classes",
+    type=options.FilePath(),
+    metavar="FILE",
+    help="What the masks' values or colours mean: classes.txt or .json.",
+)
 @click.option("--freeze", type=choices("freeze"), help="Train the head only, on stored features.")
-@click.option("--size", type=options.SIDE, metavar="PIXELS", help="Side of the network's input.")
+@click.option(
+    "--size", type=options.SIDE, metavar="PIXELS", help="Side of the network's input; of the crops."
+)
 @click.option("--epochs", type=options.EPOCHS, metavar="N", help="Times that each photo is seen.")
 @click.option(
     "--batch-size", type=options.BATCH, metavar="N", help="Photos a step, over all processes."
@@ -86,6 +103,8 @@ def command(
     config: Path | None,
     model: str | None,
     weights: Path | None,
+    layout: str | None,
+    classes: Path | None,
     freeze: str | None,
     size: int | None,
     epochs: int | None,
@@ -103,22 +122,28 @@ def command(
     """Train on a folder of photos; measure and explain the result.
 
     PHOTOS is a folder of class folders, with or without train/, validation/ and test/ above them,
-    a table (.csv: path,label[,split]) or a .zip of either. No option is needed. Ctrl-C saves, and
-    --resume continues.
+    a table (.csv: path,label[,split]) or a .zip of either. Where photos have masks beside them
+    (images/ and masks/, Pascal VOC, Cityscapes), it learns to segment. No option is needed. Ctrl-C
+    saves, and --resume continues.
 
     \b
     Examples:
       xception train photos/
       xception train photos/ --weights runs/shirts-1/model.safetensors --freeze backbone
       xception train photos/ --weights imagenet --model xception65
+      xception train scenes/ --recipe deeplab-voc --weights imagenet
       xception train photos/ --epochs 20 --set augment.mixup=0.2 --out runs/try
       torchrun --nproc-per-node 8 -m xception train photos/ --recipe xception-imagenet --out runs/a
     """
+    task = task_of(photos)
+    masks = task == "segmentation"
     named = {
         "model": model,
         "weights": None if weights is None else str(weights),
         "freeze": freeze,
-        "preprocess.size": size,
+        "joint.crop" if masks else "preprocess.size": size,
+        "masks.layout": layout,
+        "masks.classes": None if classes is None else str(classes.resolve()),
         "epochs": epochs,
         "batch_size": batch_size,
         "optimizer.learning_rate": lr,
@@ -134,13 +159,16 @@ def command(
     if resume and (recipe is not None or config is not None):
         raise UserError("--resume keeps the settings of the run: leave out --recipe and --config")
     chosen = configure(
-        recipe=recipe, config=folder / "config.yaml" if resume else config, settings=settings
+        recipe=recipe,
+        config=folder / "config.yaml" if resume else config,
+        settings=settings,
+        task=task,
     )
     try:
         trained = train(photos, chosen, folder, resume=resume, progress=None if quiet else Lines())
         if not trained.leads:
             return
-        report = report_training(trained, shlex.join(["xception", *sys.argv[1:]]))
+        report = write_report(trained, shlex.join(["xception", *sys.argv[1:]]))
     except (Interrupted, KeyboardInterrupt, SystemExit):  # SystemExit: SIGTERM, see `cli.main`
         if (folder / CHECKPOINT).exists():
             again = shlex.join(["xception", "train", str(photos), "--resume", "--out", str(folder)])
@@ -150,6 +178,15 @@ def command(
         print_json(answer(trained, report))
     else:
         show(conclusion(trained, report))
+
+
+def write_report(trained: AnyTrained, command: str) -> Path:
+    """Into the run folder; returns the page. `command` is what repeats the training."""
+    match trained:
+        case TrainedClassifier():
+            return report_training(trained, command)
+        case TrainedSegmenter():
+            return report_segmentation(trained, command)
 
 
 def answer(trained: Trained, report: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A configuration brought together with photos: network, feed, loop, card."""
+"""A configuration brought together with what is to be learnt: network, feed, loop, card."""
 
 import hashlib
 import json
@@ -9,18 +9,15 @@ from typing import Any
 from torch import nn
 
 from xception._version import __version__
-from xception.data.folders import PhotoSet
-from xception.evaluation.evaluate import Outcomes, Task
-from xception.models.classifier import Classifier, as_classifier
+from xception.models.network import Network
 from xception.models.zoo import create_model
 from xception.training.config import TrainConfig
 from xception.training.distributed import World
-from xception.training.features import FeatureFeed
-from xception.training.feeds import Feed, PhotoFeed
-from xception.training.loop import Trainer, Validation
-from xception.training.losses import balanced_weights
+from xception.training.loop import Trainer
 from xception.training.progress import Progress
 from xception.training.randomness import seed_torch
+from xception.training.subject import Subject, Workplace
+from xception.training.trained import AnyTrained
 from xception.weights.card import Architecture, Card
 from xception.weights.convert import load_any
 from xception.weights.model_file import save_model, start_from
@@ -30,101 +27,63 @@ FREE_SETTINGS = ("workers", "device", "checkpoint_minutes", "tensorboard")
 
 
 class Assembly:
-    """A configuration brought together with photos."""
+    """A configuration brought together with what is to be learnt."""
 
-    def __init__(
-        self, photos: PhotoSet, digest: str, config: TrainConfig, folder: Path, world: World
-    ):
-        self.photos, self.config, self.folder, self.world = photos, config, folder, world
-        self.digest = digest  # of the contents of the photos
-        self.task: Task = "multilabel" if photos.multilabel else "classification"
-        self.workers = loader_workers(config, world)
-        seed_torch(config.seed)
-        network = create_model(
-            config.model,
-            **{
-                **config.model_options,
-                "num_classes": len(photos.classes),
-                "in_channels": config.preprocess.channels,
-                "dropout": config.dropout,
-            },
+    def __init__(self, subject: Subject, config: TrainConfig, folder: Path, world: World):
+        self.subject, self.config = subject, config
+        self.at = Workplace(
+            config=config,
+            folder=folder,
+            fingerprint=fingerprint(config, subject),
+            world=world,
+            workers=loader_workers(config, world),
         )
-        self.model = as_classifier(network, config.model)
-        if config.weights is not None:
-            source = load_any(Path(config.weights))
-            start_from(self.model, source, config.weights, classes=photos.classes)
-        if config.batch_norm_momentum is not None:
-            for module in self.model.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.momentum = config.batch_norm_momentum
+        seed_torch(config.seed)
+        self.model = build_network(subject, config)
+
+    @property
+    def model_path(self) -> Path:
+        """Where the best network is kept."""
+        return self.at.folder / "model.safetensors"
 
     def trainer(self, progress: Progress) -> Trainer:
-        """The loop over the whole network, or over the head of a frozen one."""
-        photos, config = self.photos, self.config
-        if config.freeze == "backbone":
-            feed: Feed = FeatureFeed(
-                self.model,
-                photos,
-                config,
-                self.world,
-                folder=self.folder / "features",
-                key=self.fingerprint(),
-                workers=self.workers,
-            )
-            module: nn.Module = self.model.head
-        else:
-            feed = PhotoFeed(photos, config, self.world, self.workers)
-            module = self.model
-
-        def validate(candidate: nn.Module) -> Validation | None:
-            return judge_validation(feed.validation(candidate), photos)
+        """The loop over the whole network, or over the part of it that is trained."""
+        module, feed = self.subject.lesson(self.model, self.at)
 
         def keep_best(candidate: nn.Module, figures: dict[str, float]) -> None:
-            path = self.folder / "model.safetensors"
-            save_model(path, self._whole(candidate), self.card({"validation": figures}))
+            card = self.card({"validation": figures})
+            save_model(self.model_path, self._whole(candidate), card)
 
-        labels = [photo.labels for photo in photos.of("train")]
-        weights = (
-            balanced_weights(labels, len(photos.classes))
-            if config.class_weights == "balanced"
-            else None
-        )
         return Trainer(
             module,
             feed,
-            config,
-            self.world,
-            validate=validate,
+            self.subject.objective(self.config, self.at.world.device),
+            self.config,
+            self.at.world,
             keep_best=keep_best,
-            folder=self.folder,
-            fingerprint=self.fingerprint(),
-            multilabel=photos.multilabel,
-            class_weights=weights,
+            folder=self.at.folder,
+            fingerprint=self.at.fingerprint,
             progress=progress,
         )
 
-    def _whole(self, trained: nn.Module) -> Classifier:
+    def judge(self, history: list[dict[str, Any]]) -> AnyTrained:
+        """The best network, measured once."""
+        return self.subject.judge(self.model_path, self.at, history)
+
+    def _whole(self, trained: nn.Module) -> Network:
         """The network of which `trained` is all or the head."""
-        if isinstance(trained, Classifier):
+        if isinstance(trained, Network):
             return trained
         self.model.head.load_state_dict(trained.state_dict())
         return self.model
-
-    def fingerprint(self) -> str:
-        """A digest of all that must not change between a run and its continuation."""
-        settings = self.config.model_dump(mode="json")
-        for free in FREE_SETTINGS:
-            settings.pop(free)
-        photos = [(p.name, p.labels, p.split) for p in self.photos.photos]
-        text = json.dumps([settings, self.photos.classes, photos, self.digest], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
 
     def card(self, metrics: dict[str, Any]) -> Card:
         """What the model file says about itself."""
         return Card(
             architecture=Architecture(name=self.config.model, options=self.model.options),
-            task=self.task,
-            classes=self.photos.classes,
+            task=self.subject.task,
+            classes=self.subject.classes,
+            colours=self.subject.colours,
             preprocess=self.config.preprocess,
             training=self.config.model_dump(mode="json"),
             metrics=metrics,
@@ -133,17 +92,39 @@ class Assembly:
         )
 
 
-def judge_validation(outcomes: Outcomes | None, photos: PhotoSet) -> Validation | None:
-    """The figures of an epoch's validation, and the score that decides which epoch is best."""
-    if outcomes is None:
-        return None
-    if photos.multilabel:
-        metrics = outcomes.measure(photos.classes, "multilabel")
-        figures = {"val_loss": metrics["log_loss"], "val_map": metrics["map"]}
-        return Validation(metrics["map"], metrics["log_loss"], figures)
-    metrics = outcomes.measure(photos.classes, "classification")
-    figures = {"val_loss": metrics["log_loss"], "val_top1": metrics["top1"]}
-    return Validation(metrics["top1"], metrics["log_loss"], figures)
+def build_network(subject: Subject, config: TrainConfig) -> Network:
+    """A network for the classes of the subject, fresh or started from `config.weights`.
+
+    Raises:
+        UserError: it is of the wrong kind, an option is not right, or the weights do not fit.
+    """
+    model = create_model(
+        config.model,
+        **{
+            **config.model_options,
+            "num_classes": len(subject.classes),
+            "in_channels": config.preprocess.channels,
+            "dropout": config.dropout,
+        },
+    )
+    subject.expect(model, config.model)
+    if config.weights is not None:
+        source = load_any(Path(config.weights))
+        start_from(model, source, config.weights, classes=subject.classes)
+    if config.batch_norm_momentum is not None:
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = config.batch_norm_momentum
+    return model
+
+
+def fingerprint(config: TrainConfig, subject: Subject) -> str:
+    """A digest of all that must not change between a run and its continuation."""
+    settings = config.model_dump(mode="json")
+    for free in FREE_SETTINGS:
+        settings.pop(free)
+    text = json.dumps([settings, subject.contents], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def loader_workers(config: TrainConfig, world: World) -> int:

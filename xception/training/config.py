@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from xception.data.joint import JointAugment
+from xception.data.kind import Task
+from xception.data.pairs import Layout
 from xception.data.preprocess import Preprocess
 from xception.data.transforms import Augment
 from xception.errors import UserError
@@ -32,6 +35,7 @@ class Optimizer(Record):
     name: Literal["sgd", "rmsprop", "adamw"] = "adamw"
     learning_rate: Positive = 1e-3  # at `batch_size` photos a step
     weight_decay: Annotated[float, Field(ge=0)] = 0.05  # on weights; never on norms and biases
+    decay_depthwise: bool = True  # … and on the kernels of depthwise convolutions
     momentum: Fraction = 0.9  # SGD, RMSprop
     nesterov: bool = False  # SGD
     betas: tuple[Decay, Decay] = (0.9, 0.999)  # AdamW
@@ -40,14 +44,37 @@ class Optimizer(Record):
 
 
 class Schedule(Record):
-    """How the learning rate moves: a warm-up, then one of three curves."""
+    """How the learning rate moves: a warm-up, then one of four curves."""
 
-    name: Literal["constant", "cosine", "exponential"] = "cosine"
+    name: Literal["constant", "cosine", "exponential", "poly"] = "cosine"
     warmup_epochs: Annotated[float, Field(ge=0)] = 0
     final: Fraction = 0  # cosine: share of the learning rate left at the end
     rate: Positive = 0.94  # exponential: factor at each stair
     every_epochs: Positive | None = None  # exponential: a stair each so many epochs
     every_samples: Positive | None = None  # … or each so many samples
+    power: Positive = 0.9  # poly: of the share of the training that is left
+
+
+class PixelLoss(Record):
+    """What the loss over pixels is made of."""
+
+    cross_entropy: Annotated[float, Field(ge=0)] = 1.0  # its weight in the sum
+    focusing: Annotated[float, Field(ge=0, le=10)] = 0.0  # of it: the γ of the focal loss
+    dice: Annotated[float, Field(ge=0)] = 0.0  # its weight in the sum
+
+    @model_validator(mode="after")
+    def _something(self) -> "PixelLoss":
+        if not self.cross_entropy and not self.dice:
+            raise ValueError("cross_entropy and dice cannot both be 0")
+        return self
+
+
+class Masks(Record):
+    """How masks are found and read where that is not to be found out; see `data.pairs`."""
+
+    layout: Layout | None = None
+    classes: str | tuple[str, ...] | None = None  # a file, or the names of the values 0, 1, 2, …
+    ignore: tuple[int, ...] = ()  # more values that do not count
 
 
 class TrainConfig(Record):
@@ -61,10 +88,13 @@ class TrainConfig(Record):
     freeze: Literal["none", "backbone"] = "none"
     dropout: Fraction = 0  # before the classifier
     batch_norm_momentum: Fraction | None = None  # weight of the newest batch; None: the model's own
+    batch_statistics: Literal["batch", "frozen"] = "batch"  # frozen: those that `weights` have
     # the photos
     preprocess: Preprocess
-    augment: Augment = Augment()
-    class_weights: Literal["none", "balanced"] = "none"
+    augment: Augment = Augment()  # of photos with classes
+    joint: JointAugment = JointAugment()  # of photos and their masks
+    masks: Masks = Masks()
+    class_weights: Literal["none", "balanced", "softened"] = "none"
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     # the optimisation
     epochs: Annotated[int, Field(ge=1)] = 1
@@ -73,8 +103,10 @@ class TrainConfig(Record):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     label_smoothing: Fraction = 0
+    pixel_loss: PixelLoss = PixelLoss()  # where photos have masks
     clip_norm: Positive | None = None  # of the gradient over all parameters
     average_decay: Decay | None = None  # of the weights; None: off
+    validate_every: Annotated[int, Field(ge=1)] = 1  # epochs; the last one is always validated
     # the machine
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
@@ -82,6 +114,21 @@ class TrainConfig(Record):
     workers: Annotated[int, Field(ge=0)] | None = None  # loader processes; None: by the cores
     checkpoint_minutes: Positive = 5  # between saves inside an epoch
     tensorboard: bool = False
+
+
+NOT_FOR: dict[Task, tuple[str, ...]] = {
+    "classification": ("joint", "masks", "pixel_loss"),
+    "segmentation": ("augment", "sampler", "freeze"),
+}
+"""Settings that would have no effect on photos of a task."""
+
+
+def refuse_settings(config: TrainConfig, task: Task) -> None:
+    """UserError for a setting that would have no effect on photos of this task."""
+    have = "masks, for which there is the recipe segment" if task == "segmentation" else "no masks"
+    for name in NOT_FOR[task]:
+        if getattr(config, name) != TrainConfig.model_fields[name].default:
+            raise UserError(f"{name} is a setting for other photos: these have {have}")
 
 
 def override(values: dict[str, Any], assignments: dict[str, Any]) -> dict[str, Any]:
@@ -92,19 +139,24 @@ def override(values: dict[str, Any], assignments: dict[str, Any]) -> dict[str, A
     """
     result = dict(values)
     for key, value in assignments.items():
-        head, _, rest = key.partition(".")
+        head, *rest = key.split(".")
         if head not in TrainConfig.model_fields:
             raise UserError(
                 f"no setting is called {key!r}{closest(head, TrainConfig.model_fields)}"
             )
-        if rest:
-            inner = result.get(head)
-            if not (inner is None or isinstance(inner, dict)):
-                raise UserError(f"the setting {head!r} is a single value, without a part {rest!r}")
-            result[head] = {**(inner or {}), rest: value}
-        else:
-            result[head] = value
+        result[head] = _with(result.get(head), head, rest, value)
     return result
+
+
+def _with(before: Any, name: str, parts: list[str], value: Any) -> Any:
+    """What a setting becomes whose part `parts` is set; a copy where there is anything to copy."""
+    if not parts:
+        return value
+    if not (before is None or isinstance(before, dict)):
+        raise UserError(f"the setting {name!r} is a single value, without a part {parts[0]!r}")
+    inner = dict(before or {})
+    inner[parts[0]] = _with(inner.get(parts[0]), f"{name}.{parts[0]}", parts[1:], value)
+    return inner
 
 
 def parse(values: dict[str, Any], where: str) -> TrainConfig:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from xception.errors import UserError
@@ -134,6 +134,14 @@ def largest(world: World, value: int) -> int:
     box = torch.tensor([value], device=world.device)
     dist.all_reduce(box, dist.ReduceOp.MAX)
     return int(box)
+
+
+def mean_over(world: World, counts: Int64[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """The mean of the processes' counts, on every process."""
+    if world.size > 1:
+        counts = counts.clone()
+        dist.all_reduce(counts)
+    return counts / world.size
 
 
 def synchronize_batch_norms(module: nn.Module, world: World) -> nn.Module:

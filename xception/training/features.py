@@ -17,7 +17,7 @@ from xception.evaluation.evaluate import Outcomes, evaluating
 from xception.models.classifier import Classifier
 from xception.training.config import TrainConfig
 from xception.training.distributed import World, gather, place
-from xception.training.feeds import one_hot
+from xception.training.feeds import Validation, judge_outcomes, one_hot
 from xception.training.randomness import generator
 
 
@@ -39,7 +39,7 @@ class FeatureFeed:
         workers: int,
     ):
         self.config, self.world = config, world
-        self.multilabel, self.classes = photos.multilabel, len(photos.classes)
+        self.photos, self.classes = photos, len(photos.classes)
         if world.leads and not _kept(folder, key):
             _compute(model, photos, config, world.device, folder, key, workers)
         gather(world, None)  # the others wait for the leader's files
@@ -73,7 +73,7 @@ class FeatureFeed:
             )
 
     @torch.inference_mode()
-    def validation(self, module: nn.Module) -> Outcomes | None:
+    def validation(self, module: nn.Module) -> Validation | None:
         """See `Feed`."""
         targets = np.array(self.features["validation_targets"])
         if not len(targets):
@@ -81,12 +81,13 @@ class FeatureFeed:
         features = torch.from_numpy(np.array(self.features["validation"]))
         with evaluating(module):
             logits = module(features.to(self.world.device)).float()
-        probabilities = logits.sigmoid() if self.multilabel else logits.softmax(1)
-        return Outcomes(
+        probabilities = logits.sigmoid() if self.photos.multilabel else logits.softmax(1)
+        found = Outcomes(
             probabilities=probabilities.cpu().numpy(),
             targets=targets,
             positions=np.arange(len(targets)),
         )
+        return judge_outcomes(found, self.photos)
 
 
 _ARRAYS = ("train", "train_mirrored", "train_targets", "validation", "validation_targets")

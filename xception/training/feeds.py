@@ -1,4 +1,7 @@
-"""What a training step eats. Photos for a whole network are here, features for a head beside."""
+"""What a training step eats, and how its result is judged.
+
+Photos for a whole network are here; features for a head, and photos with masks, beside.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,19 +21,26 @@ from xception.training.distributed import World, gather
 from xception.training.randomness import generator
 
 
+@dataclass
+class Validation:
+    """What an epoch's validation found."""
+
+    score: float  # the larger the better
+    loss: float  # of two equal scores, that with the smaller loss is better
+    figures: dict[str, float]  # columns of `metrics.csv`
+
+
 @runtime_checkable
 class Feed(Protocol):
-    """Inputs and target probabilities for steps; validation for a network fed with them."""
+    """Inputs and targets for steps; validation for a network fed with them."""
 
     steps_per_epoch: int
 
-    def training(
-        self, first_step: int, last_step: int
-    ) -> Iterator[tuple[Tensor, Float[Tensor, "b k"]]]:
+    def training(self, first_step: int, last_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """This process' part of the steps from `first_step` up to, not including, `last_step`."""
         ...
 
-    def validation(self, module: nn.Module) -> Outcomes | None:
+    def validation(self, module: nn.Module) -> Validation | None:
         """Every validation photo once, on every process; None when there is none."""
         ...
 
@@ -73,11 +83,24 @@ class PhotoFeed:
             probabilities = one_hot(targets, len(self.photos.classes))
             yield mix(images, probabilities, config.augment, generator(config.seed, step))
 
-    def validation(self, module: nn.Module) -> Outcomes | None:
+    def validation(self, module: nn.Module) -> Validation | None:
         """See `Feed`."""
-        return evaluate_photos(
+        found = evaluate_photos(
             module, self.photos, "validation", self.config, self.world, self.workers
         )
+        return None if found is None else judge_outcomes(found, self.photos)
+
+
+def judge_outcomes(outcomes: Outcomes, photos: PhotoSet) -> Validation:
+    """The figures of an epoch's validation, and the score that decides which epoch is best."""
+    if photos.multilabel:
+        metrics = outcomes.measure(photos.classes, "multilabel")
+        score, name = metrics["map"], "val_map"
+    else:
+        metrics = outcomes.measure(photos.classes, "classification")
+        score, name = metrics["top1"], "val_top1"
+    loss = metrics["log_loss"]
+    return Validation(score, loss, {"val_loss": loss, name: score})
 
 
 def one_hot(targets: Tensor, classes: int) -> Float[Tensor, "b k"]:

@@ -6,9 +6,10 @@ from typing import Any
 
 
 def to_csv(history: list[dict[str, Any]]) -> bytes:
-    """The history as a CSV file."""
+    """The history as a CSV file; what a row does not have stays empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
+    columns = dict.fromkeys(key for row in history for key in row)  # some only where validated
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     return text.getvalue().encode()

@@ -3,9 +3,8 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +12,22 @@ from torch.nn.parallel import DistributedDataParallel
 
 from xception.data.loader import LoaderError
 from xception.errors import UserError
-from xception.training import losses
 from xception.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from xception.training.config import TrainConfig
-from xception.training.distributed import World, gather, largest, place, synchronize_batch_norms
+from xception.training.distributed import (
+    World,
+    gather,
+    largest,
+    mean_over,
+    place,
+    synchronize_batch_norms,
+)
 from xception.training.feeds import Feed
 from xception.training.history import to_csv
 from xception.training.interrupts import Interrupted, StopRequest
+from xception.training.objectives import Objective
 from xception.training.optim import build_average, build_optimizer, set_learning_rate
+from xception.training.position import Position, Tally
 from xception.training.precision import autocast
 from xception.training.progress import Progress, Step
 from xception.training.randomness import seed_torch
@@ -31,74 +38,37 @@ _SAVE = 1000  # not a signal's number: only save
 _CHECK_EVERY = 20  # steps between looks at a loss that lives on an accelerator
 
 
-@dataclass
-class Tally:
-    """Sums over the photos of an epoch so far: loss, right answers, photos."""
-
-    loss: float = 0.0
-    right: float = 0.0
-    seen: int = 0
-
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(self.loss + other.loss, self.right + other.right, self.seen + other.seen)
-
-
-@dataclass
-class Position:
-    """Where a training stands, besides its tensors."""
-
-    step: int = 0
-    seconds: float = 0.0
-    epoch_seconds: float = 0.0
-    tally: Tally = field(default_factory=Tally)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: tuple[float, float] | None = None  # (score, -loss) on validation
-
-
-@dataclass
-class Validation:
-    """What an epoch's validation found."""
-
-    score: float  # the larger the better
-    loss: float
-    figures: dict[str, float]  # columns of `metrics.csv`
-
-
 class Trainer:
     """Trains `module` on a feed; saves the best and the last; goes on where a checkpoint stands.
 
     Args:
         module: what is trained: a network, or the head of a frozen one.
-        feed: its inputs and targets.
-        validate: judges a module after each epoch; None when there is nothing to validate on.
+        feed: its inputs and targets; judges the module after an epoch.
+        objective: what is minimised; its tensors are on the device of `world`.
         keep_best: stores a module that validated best so far.
         folder: where `last.ckpt` and `metrics.csv` go.
-        multilabel: sigmoid instead of softmax.
-        class_weights: one weight a class, or None.
+        fingerprint: of all that a resumed training must have in common with this one.
     """
 
     def __init__(
         self,
         module: nn.Module,
         feed: Feed,
+        objective: Objective,
         config: TrainConfig,
         world: World,
         *,
-        validate: Callable[[nn.Module], Validation | None],
         keep_best: Callable[[nn.Module, dict[str, float]], None],
         folder: Path,
         fingerprint: str,
-        multilabel: bool,
-        class_weights: Tensor | None,
         progress: Progress,
     ):
         self.config, self.world, self.feed, self.progress = config, world, feed, progress
-        self.validate, self.keep_best = validate, keep_best
-        self.folder, self.fingerprint, self.multilabel = folder, fingerprint, multilabel
+        self.objective, self.keep_best = objective, keep_best
+        self.folder, self.fingerprint = folder, fingerprint
         device = world.device
         module = synchronize_batch_norms(module, world)
         self.module = place(module, device)
-        self.class_weights = class_weights.to(device) if class_weights is not None else None
         self.optimizer = build_optimizer(self.module, config.optimizer)
         self.average = (
             build_average(self.module, config.average_decay) if config.average_decay else None
@@ -106,7 +76,7 @@ class Trainer:
         self.parallel = DistributedDataParallel(self.module) if world.size > 1 else self.module
         self.autocast = autocast(config.precision, device)
         self.at = Position()
-        self._sums = torch.zeros(2, device=device)  # loss and right answers since the last look
+        self._sums = torch.zeros(3, device=device)  # loss, right, answers since the last look
         self._pending = 0
 
     @property
@@ -128,7 +98,7 @@ class Trainer:
         """
         config, per_epoch = self.config, self.feed.steps_per_epoch
         steps = config.epochs * per_epoch
-        self.module.train()
+        self._to_training()
         saved = time.monotonic()
         batches = iter(self.feed.training(self.at.step, steps))
         while self.at.step < steps:
@@ -161,6 +131,7 @@ class Trainer:
         samples = self.feed.steps_per_epoch * config.batch_size
         share = factor(config.schedule, epoch, epochs=config.epochs, samples_per_epoch=samples)
         set_learning_rate(self.optimizer, config.optimizer.learning_rate * share)
+        counts = mean_over(self.world, self.objective.counts(targets))
         parts = list(
             zip(inputs.chunk(config.accumulate), targets.chunk(config.accumulate), strict=True)
         )
@@ -168,11 +139,11 @@ class Trainer:
             with self._unshared() if number < len(parts) else nullcontext():
                 with self.autocast:
                     logits = self.parallel(x)
-                loss = self._loss(logits.float(), y) * (len(x) / len(inputs))
+                loss = self.objective.loss(logits.float(), y, counts)
                 loss.backward()
             with torch.no_grad():
-                right = (logits.argmax(1) == y.argmax(1)).sum()
-                self._sums += torch.stack([loss.detach() * len(inputs), right])
+                right, answers = self.objective.right(logits, y)
+                self._sums += torch.stack([loss.detach() * len(inputs), right, answers])
         if config.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), config.clip_norm)
         self.optimizer.step()
@@ -190,18 +161,20 @@ class Trainer:
             return self.parallel.no_sync()
         return nullcontext()
 
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        loss = losses.multi_label if self.multilabel else losses.single_label
-        return loss(
-            logits, targets, weights=self.class_weights, smoothing=self.config.label_smoothing
-        )
+    def _to_training(self) -> None:
+        """Training mode, but for normalisations that are to keep their statistics."""
+        self.module.train()
+        if self.config.batch_statistics == "frozen":
+            for module in self.module.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
     def _look(self) -> None:
         """Fetch the sums from the device and refuse a loss that is not a number."""
-        loss, right = self._sums.tolist()
+        loss, right, answers = self._sums.tolist()
         if not self._sums.isfinite().all():
             self._give_up("loss is")
-        self.at.tally += Tally(loss, right, self._pending)
+        self.at.tally += Tally(loss, right, answers, self._pending)
         self._sums.zero_()
         self._pending = 0
 
@@ -226,7 +199,7 @@ class Trainer:
             Step(
                 epoch=self.at.step / self.feed.steps_per_epoch,
                 loss=tally.loss / tally.seen,
-                accuracy=None if self.multilabel else tally.right / tally.seen,
+                accuracy=tally.accuracy,
                 images_per_second=tally.seen * self.world.size / seconds,
                 seconds_per_step=seconds / done,
             ),
@@ -240,18 +213,19 @@ class Trainer:
         started = time.monotonic()
         if not all(bool(p.isfinite().all()) for p in self.module.parameters()):
             self._give_up("weights are")
-        validation = self.validate(self.final)
-        at.seconds += at.epoch_seconds + time.monotonic() - started
-        self.module.train()
         epoch = at.step // self.feed.steps_per_epoch
+        due = epoch % config.validate_every == 0 or epoch == config.epochs
+        validation = self.feed.validation(self.final) if due else None
+        at.seconds += at.epoch_seconds + time.monotonic() - started
+        self._to_training()
         standing = (validation.score, -validation.loss) if validation else (float(epoch), 0.0)
-        best = at.best is None or standing > at.best
+        best = due and (at.best is None or standing > at.best)
         row = {
             "epoch": epoch,
             "step": at.step,
             "lr": self.optimizer.param_groups[0]["lr"],
             "train_loss": tally.loss / tally.seen,
-            "train_accuracy": None if self.multilabel else tally.right / tally.seen,
+            "train_accuracy": tally.accuracy,
             **(validation.figures if validation else {}),
             "images_per_second": tally.seen / max(at.epoch_seconds, 1e-9),
             "seconds": at.seconds,

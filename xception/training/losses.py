@@ -6,6 +6,7 @@ gradient as one batch.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,14 +43,24 @@ def multi_label(
     return losses.sum(1).mean()
 
 
-def balanced_weights(labels: Sequence[Sequence[int]], classes: int) -> Float[Tensor, "k"]:
-    """Weights inverse to how often a class occurs, scaled so that their mean over labels is 1.
+def class_weights(
+    counts: Sequence[int], kind: Literal["none", "balanced", "softened"]
+) -> Float[Tensor, "k"] | None:
+    """Weights that fall with how often a class occurs, scaled so that their mean over labels is 1.
 
-    A class that never occurs weighs 1: it has no say in the loss of its own.
+    Args:
+        counts: labels (of photos, or of pixels) of each class. A class that never occurs weighs 1:
+            it has no say in the loss of its own.
+        kind: "balanced" is the inverse of the counts, so that every class has the same say;
+            "softened" the inverse of their roots, for classes that differ by orders of magnitude,
+            as those of pixels do; "none" is None.
     """
-    flat = torch.tensor([label for photo in labels for label in photo], dtype=torch.int64)
-    counts = torch.bincount(flat, minlength=classes).double()
-    present = counts > 0
-    weights = torch.ones(classes, dtype=torch.float64)
-    weights[present] = counts.sum() / (present.sum() * counts[present])
+    if kind == "none":
+        return None
+    numbers = torch.tensor(counts, dtype=torch.float64)
+    present = numbers > 0
+    weights = torch.ones_like(numbers)
+    found = numbers[present]
+    inverse = 1 / found if kind == "balanced" else found.rsqrt()
+    weights[present] = inverse * found.sum() / (inverse * found).sum()
     return weights.float()

@@ -13,12 +13,15 @@ def build_optimizer(module: nn.Module, config: Optimizer) -> torch.optim.Optimiz
     """The optimiser over the trainable parameters of `module`.
 
     Weight decay acts on weights (two or more dimensions) only: on norms and biases it would pull
-    the scale of whole channels.
+    the scale of whole channels. Kernels of depthwise convolutions have few numbers and are left out
+    where `decay_depthwise` says so, as in the released code of DeepLab.
     """
+    spared = set() if config.decay_depthwise else depthwise_kernels(module)
     trainable = [p for p in module.parameters() if p.requires_grad]
+    decayed = [p for p in trainable if p.ndim >= 2 and p not in spared]
     groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": [p for p in trainable if p.ndim < 2 or p in spared], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     rate = config.learning_rate
@@ -31,6 +34,15 @@ def build_optimizer(module: nn.Module, config: Optimizer) -> torch.optim.Optimiz
             groups, lr=rate, alpha=config.decay, eps=config.epsilon, momentum=config.momentum
         )
     return torch.optim.AdamW(groups, lr=rate, betas=config.betas, eps=config.epsilon, fused=True)
+
+
+def depthwise_kernels(module: nn.Module) -> set[Tensor]:
+    """The weights of the convolutions that keep all channels apart."""
+    return {
+        part.weight
+        for part in module.modules()
+        if isinstance(part, nn.Conv2d) and part.groups == part.in_channels > 1
+    }
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
