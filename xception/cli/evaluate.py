@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -9,20 +10,23 @@ from typing import Annotated
 import click
 from pydantic import Field, TypeAdapter, ValidationError
 
-from xception.cli import options
+from xception.cli import check_masks, options
+from xception.cli.computing import device_for
+from xception.cli.evaluate_masks import evaluate_masks
 from xception.cli.figures import print_metrics
+from xception.cli.look import Look, look_options, refuse_masks, segments
 from xception.cli.output import counted, print_json, say
 from xception.cli.reporting import report_evaluation
 from xception.data.folders import Photo, PhotoSet, open_photos
 from xception.data.loader import evaluation_batches
 from xception.data.names import some
+from xception.data.pairs import Layout
 from xception.data.scan import scan
 from xception.data.splits import SPLITS, Split
 from xception.deploy.runtime import MODEL_FILE, Predictor
 from xception.errors import UserError
 from xception.evaluation.evaluate import outcomes
 from xception.training.config import read_yaml
-from xception.training.distributed import pick_device
 from xception.weights.card import Card
 
 CONFIG_FILE = "config.yaml"
@@ -50,6 +54,10 @@ WEIGHTS = TypeAdapter(dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False
     metavar="FILE",
     help="YAML or JSON, class: weight; for MAP@k of several labels.",
 )
+@look_options
+@check_masks.layout_option
+@check_masks.classes_option
+@check_masks.ignore_option
 @options.batch_size
 @click.option(
     "--workers",
@@ -68,6 +76,12 @@ def command(
     split: str | None,
     report_to: Path | None,
     class_weights: Path | None,
+    scales: Sequence[float],
+    mirror: bool | None,
+    output_stride: int | None,
+    layout: Layout | None,
+    classes: Path | None,
+    ignore: tuple[int, ...],
     batch_size: int,
     workers: int,
     device: str,
@@ -77,21 +91,46 @@ def command(
     """Measure a trained model on photos with known classes.
 
     RUN is the folder of a training or a model file; PHOTOS is a folder of class folders, a table
-    (.csv) or a .zip of either, with the classes of the model by name. Photos that cannot be read
-    are skipped and counted.
+    (.csv) or a .zip of either, with the classes of the model by name; for a model that segments, a
+    folder or .zip of photos with masks, which are measured at their own size. Photos that cannot be
+    read are skipped and counted.
 
     \b
     Examples:
       xception evaluate runs/shirts-1 photos/
       xception evaluate runs/shirts-1 new-photos/ --split all --report judged/
+      xception evaluate runs/streets-1 streets/ --scales all --mirror
     """
-    predictor = Predictor(run, device=pick_device(device))
+    look = Look(scales, mirror, output_stride)
+    if segments(run):
+        if class_weights is not None:
+            raise UserError("--class-weights are for models that give several labels a photo")
+        if report_to is not None:
+            check_report_folder(report_to)
+        evaluate_masks(
+            run,
+            photos,
+            look=look,
+            split=split,
+            layout=layout,
+            classes=classes,
+            ignore=ignore,
+            report_to=report_to,
+            workers=workers,
+            device=device_for(run, device),
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return
+    refuse_masks(look, {"--layout": layout, "--classes": classes, "--ignore": ignore})
+    predictor = Predictor(run, device=device_for(run, device))
     card = predictor.card
     if class_weights is not None and card.task == "classification":
         raise UserError("--class-weights are for models that give several labels a photo")
     weights = read_weights(class_weights) if class_weights is not None else None
     if report_to is not None:
         check_report_folder(report_to)
+        _ = predictor.model  # an exported network cannot explain its mistakes
     opened = open_photos(photos, for_training=False)
     if split is None:
         split = default_split(opened, quiet)
@@ -106,7 +145,7 @@ def command(
     if skipped:
         say(f"skipping {counted(len(skipped), 'unreadable photo')}", quiet=quiet)
     found = outcomes(
-        predictor.model,
+        predictor.module,
         evaluation_batches(
             members, part, preprocess=card.preprocess, batch_size=batch_size, workers=workers
         ),

@@ -156,10 +156,13 @@ def reliability(bins: Sequence[dict[str, Any]]) -> str:
         return svg(figure, "Accuracy against confidence")
 
 
-def confusion(matrix: Int[np.ndarray, "k k"], classes: Sequence[str]) -> str:
+def confusion(
+    matrix: Int[np.ndarray, "k k"], classes: Sequence[str], *, as_shares: bool = False
+) -> str:
     """The confusion matrix: each row a true class, shaded by the share of its photos.
 
-    Of more than 25 classes only those of the most frequent mix-ups are drawn.
+    Of more than 25 classes only those of the most frequent mix-ups are drawn. The cells hold
+    numbers, or in the place of large ones their shares of the row, in percent.
     """
     chosen = confused_classes(matrix)
     counts = matrix[np.ix_(chosen, chosen)]
@@ -171,7 +174,9 @@ def confusion(matrix: Int[np.ndarray, "k k"], classes: Sequence[str]) -> str:
         figure = Figure(figsize=(side + 1.6, side + 1.3), layout="constrained")
         axes = figure.subplots()
         for row, column in np.ndindex(size, size):
-            _cell(axes, row, column, int(counts[row, column]), float(shares[row, column]), size)
+            share = float(shares[row, column])
+            shown = round(100 * share) if as_shares else int(counts[row, column])
+            _cell(axes, row, column, shown, share, size)
         axes.set(xlim=(0, size), ylim=(size, 0), xlabel="predicted", ylabel="truth")
         axes.set_aspect("equal")
         places = np.arange(size) + 0.5
@@ -179,6 +184,22 @@ def confusion(matrix: Int[np.ndarray, "k k"], classes: Sequence[str]) -> str:
         axes.set_yticks(places, names)
         axes.tick_params(length=0)
         return svg(figure, "Confusion matrix")
+
+
+def by_width(widths: Sequence[int], values: Sequence[float | None]) -> str:
+    """A score within bands of several widths along boundaries."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure("Mean IoU near boundaries")
+        _line(axes, widths, values, "good", None)
+        known = [(width, v) for width, v in zip(widths, values, strict=True) if v is not None]
+        axes.plot(*zip(*known, strict=True), "o", color=PALETTE["good"], markersize=5)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(widths, [str(width) for width in widths])
+        axes.minorticks_off()
+        axes.set_xlabel("pixels on either side")
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(PERCENT)
+        return svg(figure, "Mean IoU by width of the band along boundaries")
 
 
 def confused_classes(matrix: Int[np.ndarray, "k k"]) -> list[int]:

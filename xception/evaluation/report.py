@@ -80,8 +80,8 @@ class Data(Record):
         )
 
 
-class Report(Record):
-    """All that a report says, without its photos."""
+class Measured(Record):
+    """What every report of a measured network says."""
 
     title: str
     created_by: str
@@ -90,28 +90,34 @@ class Report(Record):
     """When, in ISO 8601; None where the same run shall give the same bytes."""
     command: str
     """What repeats it."""
-    task: Task
     classes: tuple[str, ...]
     split: str
     """The split that was measured."""
     metrics: dict[str, Any]
-    """Of `metrics.classification` or `metrics.multilabel`."""
     model: str
     """Its name in the zoo."""
     cost: dict[str, int]
     """`parameters`, `macs` (one multiply-add is 1), and whatever else was counted."""
-    data: Data | None = None
-    history: tuple[Epoch, ...] = ()
-    """Empty where nothing was trained."""
     best_epoch: int | None = None
     """The epoch whose weights were kept, where one was chosen."""
-    mistakes: tuple[Mistake, ...] = ()
     config: dict[str, Any] = {}
     """The complete configuration of the training."""
     environment: dict[str, str] = {}
     """Python, torch, system, processor, threads, device."""
     timing: dict[str, float] = {}
     """What took how long, in seconds."""
+
+
+class Report(Measured):
+    """All that a report of a classifier says, without its photos; `metrics` are those of
+    `metrics.classification` or `metrics.multilabel`.
+    """
+
+    task: Task
+    data: Data | None = None
+    history: tuple[Epoch, ...] = ()
+    """Empty where nothing was trained."""
+    mistakes: tuple[Mistake, ...] = ()
 
 
 def write_report(folder: Path, report: Report, pictures: Pictures | None = None) -> Path:
@@ -125,7 +131,15 @@ def write_report(folder: Path, report: Report, pictures: Pictures | None = None)
         ValueError: pictures of mistakes that the report does not have.
     """
     drawn = draw(report)
-    page = render(report, pictures or Pictures(), drawn)
+    return write_files(folder, report, render(report, pictures or Pictures(), drawn), drawn)
+
+
+def write_files(folder: Path, report: BaseModel, page: str, drawn: Mapping[str, str]) -> Path:
+    """Write `report.json`, `report.html` and `plots/*.svg`; returns the path of the page.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
     try:
         (folder / "plots").mkdir(exist_ok=True)
         for name, chart in drawn.items():
@@ -177,7 +191,8 @@ def render(report: Report, pictures: Pictures, drawn: Mapping[str, str]) -> str:
 
 
 def _data_uri(image: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(image).decode()
+    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64," + base64.b64encode(image).decode()
 
 
 # Of every page of this room: its templates, filters and style sheet.

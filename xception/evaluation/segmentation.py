@@ -9,17 +9,18 @@ its decoder (§4.4).
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from xception.data.masks import IGNORED as IGNORED
+from xception.data.pair_loader import PairBatch
 from xception.errors import UserError
 from xception.evaluation.metrics import SMALLEST_PROBABILITY
 
-IGNORED = 255  # the truth of a pixel that does not count; PASCAL VOC's "void"
 TRIMAP_WIDTHS = (1, 2, 4, 8, 16, 32)  # pixels on either side of a boundary
 CHUNK_PIXELS = 2**21  # counted at once: what that takes stays small beside a large photo
 
@@ -34,26 +35,6 @@ class Piece(NamedTuple):
 
 Segment = Callable[[UInt8[Tensor, "h w c"]], Iterable[Piece]]
 """From the pixels of a photo to its pieces: `inference.WholePhoto`, or `deploy.segment`'s."""
-
-
-@runtime_checkable
-class Pairs(Protocol):
-    """Photos of one size with their masks, as `data.pair_loader` gives them."""
-
-    @property
-    def pixels(self) -> UInt8[Tensor, "b h w c"]:
-        """The photos, at their own size."""
-        ...
-
-    @property
-    def targets(self) -> UInt8[Tensor, "b h w"]:
-        """The class of each pixel, or IGNORED."""
-        ...
-
-    @property
-    def positions(self) -> Int64[Tensor, "b"]:
-        """Where each photo stands in its split."""
-        ...
 
 
 class PhotoScore(NamedTuple):
@@ -99,7 +80,7 @@ class PixelCounts:
         if len(photos) != sum(len(part.photos) for part in parts):
             raise ValueError("the parts overlap: a photo was counted more than once")
         return PixelCounts(
-            np.sum([part.counts for part in parts], axis=0, dtype=np.int64),
+            np.stack([part.counts for part in parts]).sum(axis=0),
             sum(part.ignored for part in parts),
             sum(part.loss for part in parts),
             dict(sorted(photos.items())),
@@ -201,7 +182,9 @@ class PixelCounts:
         }
 
 
-def evaluate_pairs(segment: Segment, pairs: Iterable[Pairs], *, num_classes: int) -> PixelCounts:
+def evaluate_pairs(
+    segment: Segment, pairs: Iterable[PairBatch], *, num_classes: int
+) -> PixelCounts:
     """Shows every photo to a network and counts its pixels, at the size of the mask.
 
     Args:
@@ -278,7 +261,7 @@ def dilated(band: Bool[np.ndarray, "h w"], by: int) -> Bool[np.ndarray, "h w"]:
     for axis in (0, 1):
         reach = 0
         while reach < by:
-            step = min(2 * reach + 1, by - reach)  # the most that leaves no gap
+            step = min(reach + 1, by - reach)  # more would leap over what lies beyond the edge
             lines = np.moveaxis(band, axis, 0)
             grown = lines.copy()
             grown[step:] |= lines[:-step]

@@ -50,6 +50,14 @@ def guessing(metrics: Mapping[str, Any]) -> tuple[str, float]:
     return name, per_class[name]["support"] / metrics["samples"]
 
 
+def guessing_pixels(metrics: Mapping[str, Any]) -> tuple[str, float, float]:
+    """The most common class of the pixels; accuracy and mean IoU of answering it everywhere."""
+    supports = {name: row["support"] for name, row in metrics["per_class"].items()}
+    name = max(supports, key=lambda c: supports[c])
+    share = supports[name] / metrics["pixels"]
+    return name, share, share / sum(support > 0 for support in supports.values())
+
+
 def mistaken(metrics: Mapping[str, Any]) -> int:
     """How many photos were taken for something else."""
     return metrics["samples"] - int(np.trace(metrics["confusion"]))
