@@ -130,18 +130,20 @@ def _folder(name: str) -> str:
 def _find_folders(names: Iterable[str]) -> Rows | None:
     """Pairs of `images/` and `masks/` by whatever usual name."""
     places = {name: tuple(name.split("/")[:-1]) for name in names}
+    seen = set(places.values())
     masked_splits = {
         (*folders[:i], split)
-        for folders in set(places.values())
+        for folders in seen
         for i, folder in enumerate(folders)
         for role, split in [_role(folder)]
         if role == "mask" and split is not None
     }
+    place_of = {folders: _place(folders, masked_splits) for folders in seen}
     photos: dict[_Key, list[str]] = {}
     masks: dict[_Key, list[str]] = {}
     split_of: dict[str, Split | None] = {}
     for name, folders in places.items():
-        found = _place(folders, masked_splits)
+        found = place_of[folders]
         if found is None:
             continue
         role, place = found

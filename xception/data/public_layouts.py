@@ -132,6 +132,8 @@ def find_cityscapes(photos: Sequence[str]) -> Rows | None:
             ("gtFine", "_gtFine_labelIds", ids),
             ("gtFine", "_gtFine_labelTrainIds", train_ids),
         ):
+            if root not in name:
+                continue
             parts = name.split("/")[:-1]
             if root in parts and _stem(name).endswith(ending):
                 place = parts.index(root)
