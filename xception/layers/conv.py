@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xception.layers.atrous import atrous_depthwise, pays
 from xception.layers.padding import Padding, check_padding, edges, same_padding
 
 
@@ -63,7 +64,20 @@ class Conv2d(nn.Conv2d):
         if thin:
             input = F.avg_pool2d(input, 1, self.stride)
         stride = (1, 1) if thin else self.stride
+        if self._atrous(both) and not any(rest) and pays(input, self.weight, self.dilation[0]):
+            return atrous_depthwise(input, self.weight, self.bias, self.dilation[0])
         return F.conv2d(input, self.weight, self.bias, stride, both, self.dilation, self.groups)
+
+    def _atrous(self, padding: tuple[int, int]) -> bool:
+        """Whether it is depthwise, with dilation, and keeps the image's size."""
+        reach = self.dilation[0] * (self.kernel_size[0] // 2)
+        depthwise = self.groups == self.in_channels == self.out_channels
+        return (
+            depthwise
+            and self.dilation[0] > 1
+            and self.stride == (1, 1)
+            and padding == (reach, reach)
+        )
 
     def extra_repr(self) -> str:
         """The text between the brackets when the module is printed."""
