@@ -14,7 +14,13 @@ from .networks import Branches, branches, images
 
 
 def batches():
-    return images(64).split(8)
+    return images(32).split(8)
+
+
+@pytest.fixture(scope="module")
+def looked_at() -> Prepared:
+    """A network and what it would do to exchange its layers, measured once."""
+    return prepare(branches(), 12, 3, batches=batches, images=32)
 
 
 def full(prepared: Prepared):
@@ -31,7 +37,7 @@ def full(prepared: Prepared):
 def test_with_all_terms_the_network_answers_as_before(fitted: bool):
     model = branches()
     prepared = prepare(
-        model, 12, 3, batches=batches if fitted else None, images=64 * fitted, with_menu=False
+        model, 12, 3, batches=batches if fitted else None, images=32 * fitted, with_menu=False
     )
     changed, done = prepared.operate(full(prepared))
     assert [one.name for one in done] == ["left", "right", "twice", "later"]
@@ -42,37 +48,35 @@ def test_with_all_terms_the_network_answers_as_before(fitted: bool):
         assert (one.output_error is None) != fitted
 
 
-def test_the_network_that_is_looked_at_stays_as_it_was():
-    model = branches().train()
-    before = copy.deepcopy(model.state_dict())
-    prepared = prepare(model, 12, 3, batches=batches, images=64)
-    changed, _ = prepared.operate(prepared.within(0.6))
+def test_the_network_that_is_looked_at_stays_as_it_was(looked_at: Prepared):
+    model = looked_at.model.train()
+    before = branches().state_dict()
+    changed, _ = looked_at.operate(looked_at.within(0.6))
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert changed.training
-    assert isinstance(model.twice, nn.Conv2d)
+    assert isinstance(model.get_submodule("twice"), nn.Conv2d)
     assert not isinstance(changed.get_submodule("twice"), nn.Conv2d)
     assert all(parameter.requires_grad for parameter in changed.parameters())
+    model.eval()
 
 
-def test_macs_of_the_plan_are_those_of_the_network():
-    from_photos = prepare(branches(), 12, 3, batches=batches, images=64)
-    plan = from_photos.within(0.5)
-    changed, done = from_photos.operate(plan)
+def test_macs_of_the_plan_are_those_of_the_network(looked_at: Prepared):
+    plan = looked_at.within(0.5)
+    changed, done = looked_at.operate(plan)
     saved = sum(one.macs_before - one.macs_after for one in done)
-    assert plan.macs == from_photos.total_macs - saved
+    assert plan.macs == looked_at.total_macs - saved
     assert prepare(changed, 12, 3, with_menu=False).total_macs == plan.macs
-    assert plan.macs <= 0.5 * from_photos.total_macs
+    assert plan.macs <= 0.5 * looked_at.total_macs
 
 
 @torch.no_grad()
-def test_fitted_to_photos_it_answers_better_than_by_the_kernels():
-    model = branches()
-    prepared = prepare(model, 12, 3, batches=batches, images=64)
-    plan = prepared.within(0.5)
-    aware, _ = prepared.operate(plan)
+def test_fitted_to_photos_it_answers_better_than_by_the_kernels(looked_at: Prepared):
+    model = looked_at.model
+    plan = looked_at.within(0.5)
+    aware, _ = looked_at.operate(plan)
     kernels = copy.deepcopy(model)
-    exchange(kernels, model, plan, prepared.sites, None)
+    exchange(kernels, model, plan, looked_at.sites, None)
     x = images(64, 9)
     wrong = [float((one(x) - model(x)).square().sum()) for one in (aware, kernels)]
     assert wrong[0] < 0.5 * wrong[1]
@@ -111,7 +115,7 @@ def test_a_disguised_separable_network_is_found_out():
         for conv in (model.left, model.twice, model.later):
             n, m, h, w = conv.weight.shape
             conv.weight.copy_(torch.randn(n, m, 1, 1) * torch.randn(1, m, h, w) / m**0.5)
-    prepared = prepare(model, 12, 3, batches=batches, images=64)
+    prepared = prepare(model, 12, 3, batches=batches, images=32, with_menu=False)
     plan = prepared.of_rank(1)
     for name in ("left", "twice", "later"):
         assert plan.choices[name].order == "depthwise_first"
@@ -124,7 +128,7 @@ def test_a_disguised_separable_network_is_found_out():
 
 def test_one_dimensional_kernels_of_inception_need_no_more_than_their_taps():
     model = create_model("inception_v3", num_classes=3).eval()
-    prepared = prepare(model, 139, 3, with_menu=False)
+    prepared = prepare(model, model.MINIMUM_SIZE, 3, with_menu=False)
     flat = [site for site in prepared.sites if 1 in site.conv.kernel_size and site.taps > 1]
     assert len(flat) > 20
     for site in flat:

@@ -43,6 +43,7 @@ def test_it_answers_as_timms_own(network, tmp_path, kind):
     assert read_card(ours).source["network"] == "test_resnet"
 
 
+@pytest.mark.slow
 def test_a_last_layer_that_is_a_convolution_there(timm, tmp_path):
     torch.manual_seed(0)
     theirs = timm.create_model("dpn48b", num_classes=3).eval()
