@@ -141,12 +141,13 @@ class SeparatedConv2d(nn.Module):
         """The terms of every output added up: each level covers the first outputs of the last."""
         if self._sorted is not None:
             terms = take(terms, self._sorted)
+        whole, *others = self._levels
         total, *rest = terms.split(self._levels, dim=1)
-        for level in rest:
-            covered = level.shape[1]
-            added = total[:, :covered] + level
-            whole = covered == total.shape[1]
-            total = added if whole else torch.cat((added, total[:, covered:]), dim=1)
+        for covered, level in zip(others, rest, strict=True):
+            if covered == whole:
+                total = total + level
+            else:
+                total = torch.cat((total[:, :covered] + level, total[:, covered:]), dim=1)
         if self._back is not None:
             total = take(total, self._back)
         return total if self.bias is None else total + self.bias[:, None, None]
