@@ -37,9 +37,9 @@ def test_a_palette_image_keeps_the_numbers_and_shows_the_colours():
 
 def test_the_photo_under_the_colours():
     mixed = overlay(grey(100), CLASSES, COLOURS, NAMES, strength=0.5)
-    assert mixed.tolist() == [[[100] * 3, [150, 50, 50]], [[50, 50, 175], [114] * 3]]
+    assert mixed.tolist() == [[[100] * 3, [150, 50, 50]], [[50, 50, 175], [177] * 3]]
     plain = overlay(grey(100), CLASSES, COLOURS, strength=1.0)
-    assert plain.tolist() == [[[0] * 3, [200, 0, 0]], [[0, 0, 250], [128] * 3]]
+    assert plain.tolist() == [[[0] * 3, [200, 0, 0]], [[0, 0, 250], [255] * 3]]
     large = overlay(grey(100, 600, 3), np.ones((600, 3), np.uint8), COLOURS, strength=1.0)
     assert (large == [200, 0, 0]).all()
 
@@ -47,7 +47,7 @@ def test_the_photo_under_the_colours():
 def test_errors_are_red_and_what_does_not_count_is_white():
     answer = np.array([[0, 2], [2, 1]], np.uint8)
     right, wrong, fine, ignored = errors(grey(100), CLASSES, answer).reshape(4, 3).tolist()
-    assert right == fine == [156, 156, 156]
+    assert right == fine == [125, 125, 125]
     assert wrong[0] > 170 > 110 > wrong[2]
     assert ignored == [255, 255, 255]
 

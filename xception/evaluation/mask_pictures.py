@@ -39,7 +39,7 @@ def overlay(
     *,
     strength: float = STRENGTH,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The photo under the colours of its classes; ignored pixels turn grey.
+    """The photo under the colours of its classes; ignored pixels turn white.
 
     Args:
         photo: red, green and blue.
@@ -49,7 +49,7 @@ def overlay(
         strength: opacity of the colours, in [0, 1].
     """
     table = _table(colours).astype(np.uint16)
-    table[IGNORED] = 128
+    table[IGNORED] = 255
     opacity = np.full(256, round(strength * 256), np.uint16)
     if BACKGROUND in names:
         opacity[names.index(BACKGROUND)] = 0
@@ -68,7 +68,7 @@ def errors(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The photo, pale; pixels of a wrong class are red, those that do not count white."""
     grey = photo.mean(axis=2, keepdims=True)
-    shown = np.repeat(96 + grey * 0.6, 3, axis=2)
+    shown = np.repeat(70 + grey * 0.55, 3, axis=2)
     wrong = (truth != answer) & (truth != IGNORED)
     shown[wrong] = 0.25 * shown[wrong] + 0.75 * np.array(ImageColor.getrgb(PALETTE["bad"]))
     shown[truth == IGNORED] = 255
