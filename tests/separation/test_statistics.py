@@ -76,6 +76,7 @@ def test_parts_and_float32_make_no_difference(monkeypatch):
     whole = PatchStatistics(conv)
     whole.update(x)
     monkeypatch.setattr(statistics, "CHUNK", 100)
+    monkeypatch.setattr(statistics, "STRIPE", 4)
     parts = PatchStatistics(conv)
     parts.update(x)
     np.testing.assert_allclose(parts.moments.gram, whole.moments.gram, atol=1e-12)

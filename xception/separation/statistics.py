@@ -21,6 +21,7 @@ from xception.separation.windows import patches
 
 WIDEST = 6144  # taps of all channels up to which their full covariance is kept: 300 MB
 CHUNK = 1 << 22  # values of patches at a time
+STRIPE = 512  # rows of the covariance at a time
 RIDGE = 1e-4
 
 Replay = Callable[[], Iterable[tuple[Tensor, Tensor]]]
@@ -115,7 +116,10 @@ class PatchStatistics:
             by_group = rows.transpose(0, 1)
             self._cross.baddbmm_(targets.permute(1, 2, 0), by_group)
             if self.joint:
-                self._gram.baddbmm_(by_group.mT, by_group)
+                for start in range(0, self.width, STRIPE):  # the upper triangle is enough
+                    stripe = slice(start, start + STRIPE)
+                    own = by_group[:, :, stripe].mT
+                    self._gram[:, stripe, start:].baddbmm_(own, by_group[:, :, start:])
             else:
                 taps = rows.unflatten(2, (self._channels, self._taps))
                 self._gram += torch.einsum("pgia,pgib->giab", taps, taps)
@@ -163,7 +167,9 @@ class PatchStatistics:
         cross = self._cross.cpu() / count - y[:, :, None] * x[:, None, :]
         variance = (self._squares.cpu() / count - y.square()).clamp_min(0)
         if self.joint:
-            gram = (self._gram / count).cpu().baddbmm_(x[:, :, None], x[:, None, :], alpha=-1)
+            upper = self._gram.cpu().triu()
+            gram = upper.add_(upper.triu(1).mT).div_(count)
+            gram.baddbmm_(x[:, :, None], x[:, None, :], alpha=-1)
             diagonal = gram.diagonal(dim1=1, dim2=2)
         else:
             taps = x.unflatten(1, (self._channels, self._taps))
