@@ -27,7 +27,7 @@ from torch.nn import functional as F
 WIDEST_PADDING = {"AVX512": 6, "AVX2": 4}
 """Pixels at the left that oneDNN's forward kernel (`jit_uni_dw_conv`) takes, by processor."""
 
-LEAST_VALUES = 2**16
+LEAST_VALUES = 2**17
 """Of an image; below, the many small calls cost more than they save."""
 
 _LIBRARY = torch.library.Library("xception", "DEF")
