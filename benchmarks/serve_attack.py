@@ -6,8 +6,8 @@ Three waves against one server, each while a good client asks all the time: slow
 them in the middle of a head and half in the middle of a body, who send a byte now and then;
 malformed requests, made by damaging good ones (heads, multipart bodies, images); and bombs, small
 files and requests that unpack to much. The good client must get nothing but answers (or 503), no
-caller may get another status of 5xx than 503, and the process must hold no more memory in the end
-than after the first wave began.
+caller may get another status of 5xx than 503, and the process must not grow: the largest photo that
+it takes leaves its mark on what the allocator keeps, but a third round of bombs adds nothing to it.
 """
 
 import argparse
@@ -249,15 +249,20 @@ async def attack(server: Running, arguments: argparse.Namespace) -> bool:
     good &= asking.well() and all(status < 500 or status == 503 for status in statuses)
     print(f"| memory | {server.rss_mb():.0f} MB |")
 
-    async with Good(port, requests, 5) as asking:
-        for name, data in bombs().items():
-            began = time.perf_counter()
-            found = await asyncio.gather(*(send_raw(port, data, 60) for _ in range(4)))
-            took = time.perf_counter() - began
-            print(f"| bomb: {name} | {sorted(found)} in {took:.1f} s, {server.rss_mb():.0f} MB |")
-            good &= all(status < 500 or status == 503 for status in found) and -2 not in found
-    print(f"| bombs | {asking.told()} |")
-    good &= asking.well()
+    held = []
+    for _ in range(3):
+        async with Good(port, requests, 5) as asking:
+            for name, data in bombs().items():
+                began = time.perf_counter()
+                found = await asyncio.gather(*(send_raw(port, data, 60) for _ in range(4)))
+                took = time.perf_counter() - began
+                told = f"{sorted(found)} in {took:.1f} s, {server.rss_mb():.0f} MB"
+                print(f"| bomb: {name} | {told} |")
+                good &= all(status < 500 or status == 503 for status in found) and -2 not in found
+        print(f"| bombs | {asking.told()} |")
+        good &= asking.well()
+        held.append(server.rss_mb())
+    good &= held[-1] < 1.15 * held[0]
     alone = await one_by_one(Client(port), requests, 20)
     print(f"| afterwards | {server.rss_mb():.0f} MB, a request takes {1000 * alone:.1f} ms |")
     return good
