@@ -114,6 +114,7 @@ def test_what_is_refused(xception, photos: Path, trained: Path, tmp_path: Path):
         assert len(result.stderr.splitlines()) <= 2
 
 
+@pytest.mark.slow  # processes that each import torch measure the memory
 def test_bench(xception, photos: Path, trained: Path, tmp_path: Path):
     picture = tmp_path / "bench.png"
     arguments = ["--data", photos, "--seconds", "0.2", "--batch-size", "2", "--picture", picture]
