@@ -28,7 +28,7 @@ VERBS = {
     "check": "Say what is wrong with a folder of photos before training.",
     "evaluate": "Measure a trained model on photos.",
     "predict": "Say what is in photos.",
-    "export": "Write a trained model for ONNX Runtime or OpenVINO, in float or eight bits.",
+    "export": "Write a trained model for ONNX Runtime or OpenVINO.",
     "bench": "Measure a model in every format: time, memory, accuracy.",
     "serve": "Answer over HTTP what is in photos, and show a page to try it on.",
     "convert": "Weights of Keras, TensorFlow and PyTorch to model files and back.",
