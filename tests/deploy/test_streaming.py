@@ -13,13 +13,18 @@ def image(height: int, channels: int = 3, width: int = 11) -> torch.Tensor:
     return torch.randn(1, channels, height, width, generator=RANDOM.manual_seed(height))
 
 
-def run(step: Step, x: torch.Tensor, bands: int, rows: int) -> torch.Tensor:
+def run(
+    step: Step, x: torch.Tensor, bands: int, rows: int, most: int | None = None
+) -> torch.Tensor:
     """The output of a step that gets `bands` rows of its input at a time."""
     whole = step.run(x)
-    stream = Stream(step, x.shape[2], whole.shape[2], rows)
-    parts = [stream.push(x[:, :, top : top + bands]) for top in range(0, x.shape[2], bands)]
-    given = [part for part in parts if part is not None]
-    assert all(part.shape[2] >= rows for part in given[:-1])
+    stream = Stream(step, x.shape[2], whole.shape[2], rows, most)
+    tops = range(0, x.shape[2], bands)
+    given = [part for top in tops for part in stream.push(x[:, :, top : top + bands])]
+    if most is None:
+        assert all(part.shape[2] >= rows for part in given[:-1])
+    else:
+        assert max(part.shape[2] for part in given) <= most
     return torch.cat(given, dim=2)
 
 
@@ -53,8 +58,9 @@ def test_bands_give_what_the_whole_gives(name: str, height: int):
     step, x = Step.of(LAYERS[name]()), image(height)
     with torch.inference_mode():
         whole = step.run(x)
-        for bands, rows in ((1, 1), (3, 1), (4, 3), (16, 1), (64, 1)):
-            torch.testing.assert_close(run(step, x, bands, rows), whole, rtol=1e-5, atol=1e-5)
+        for bands, rows, most in ((1, 1, 1), (3, 1, None), (4, 3, None), (16, 1, 3), (64, 1, 2)):
+            found = run(step, x, bands, rows, most)
+            torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)
 
 
 def test_what_a_row_depends_on():
@@ -91,10 +97,13 @@ def test_a_chain_of_steps():
         chain = Chain(steps, x[:, :, :, :10], widening=4, band_bytes=6 * 20 * 4 * 4)
         assert chain.image_rows == 7  # four rows of the first map, rounded down
         assert [stream.rows for stream in chain.streams] == [1, 4, 1]
-        given = [
-            list(chain.push(x[:, :, top : top + chain.image_rows]))[-1]
-            for top in range(0, 65, chain.image_rows)
+        assert [stream.most for stream in chain.streams] == [None, 4, 12]
+        tops = range(0, 65, chain.image_rows)
+        parts = [
+            part
+            for top in tops
+            for step, part in chain.push(x[:, :, top : top + chain.image_rows])
+            if step == 2
         ]
-    parts = [part for part in given if part is not None]
     assert len(parts) > 2
     torch.testing.assert_close(torch.cat(parts, dim=2), whole)

@@ -59,30 +59,27 @@ class BandedImage:
         places = chain.streams[-1].after
         pyramid = _pyramid(network)
         # Its overlaps are the widest: so many rows again keep it from doing most of its work twice.
-        self._pyramid = Stream(pyramid, places, places, max(pyramid.above + pyramid.below, 1))
+        rows = max(pyramid.above + pyramid.below, 1)
+        self._pyramid = Stream(pyramid, places, places, rows, most=rows)
         self._details, self._encoded = _Collected(low_rows), _Collected(places)
         self._sum = torch.zeros(1, network.backbone.num_features, dtype=torch.float64)
         self._places = 0
         for top in range(0, height, chain.image_rows):
-            rows = slice(top, min(top + chain.image_rows, height))
-            self._pass(chain, view.image(scaled, preprocess, device, rows))
+            part = slice(top, min(top + chain.image_rows, height))
+            self._pass(chain, view.image(scaled, preprocess, device, part))
         self._finish(band_bytes)
 
     def _pass(self, chain: Chain, band: Float[Tensor, "1 c h w"]) -> None:
         decoder = self.network.decoder
-        given = None
-        for i, given in enumerate(chain.push(band)):
-            if i == self._before_low and given is not None and decoder is not None:
-                low = self._low.push(given)
-                if low is not None:
+        for i, given in chain.push(band):
+            if i == self._before_low and decoder is not None:
+                for low in self._low.push(given):
                     self._details.add(decoder.reduce(low))
-        if given is None:
-            return
-        self._sum += given.sum((2, 3), dtype=torch.float64).cpu()
-        self._places += given.shape[2] * given.shape[3]
-        mixed = self._pyramid.push(given)
-        if mixed is not None:
-            self._encoded.add(mixed)
+            if i == len(chain.streams) - 1:
+                self._sum += given.sum((2, 3), dtype=torch.float64).cpu()
+                self._places += given.shape[2] * given.shape[3]
+                for mixed in self._pyramid.push(given):
+                    self._encoded.add(mixed)
 
     def _finish(self, band_bytes: int) -> None:
         """Let the mean of all places take part, and what follows the sum."""

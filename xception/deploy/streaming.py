@@ -61,35 +61,57 @@ class Stream:
         before: rows of the whole input.
         after: rows of the whole output.
         rows: of the output, the least that is made at once (but for the last).
+        most: the most that is made at once; None is as many as there are.
     """
 
     step: Step
     before: int
     after: int
     rows: int = 1
+    most: int | None = None
     _held: list[Tensor] = field(default_factory=list)
     _start: int = 0  # the row of the input that what is held begins with
     _end: int = 0  # the row behind it
     _made: int = 0  # rows of the output so far
 
-    def push(self, band: Float[Tensor, "1 c h w"]) -> Float[Tensor, "1 f i j"] | None:
+    def push(self, band: Float[Tensor, "1 c h w"]) -> Iterator[Float[Tensor, "1 f i j"]]:
         """The next rows of the input; gives the next rows of the output, if it can make enough."""
-        step = self.step
         self._held.append(band)
         self._end += band.shape[2]
-        end = self._end - (self._end - self.before) % step.period
         done = self._end == self.before
-        ready = self.after if done else max((end - 1 - step.below) // step.stride + 1, 0)
+        ready = self.after if done else self._ready(self._end)
         if ready - self._made < (1 if done else self.rows):
-            return None
+            return
         held = torch.cat(self._held, dim=2) if len(self._held) > 1 else self._held[0]
-        first = self._start // step.stride  # the row of the output that `run` begins with
-        made = step.run(held[:, :, : end - self._start])
-        made = made[:, :, self._made - first : ready - first]
-        self._made = ready
-        keep = max(ready * step.stride - step.above, 0) // step.period * step.period
-        keep = min(keep, self._end)
+        self._held = [held]  # not both
+        while self._made < ready:
+            until = ready if self.most is None else min(self._made + self.most, ready)
+            yield self._run(held, until)
+        keep = min(self._first_row(ready), self._end)
         self._held, self._start = [held[:, :, keep - self._start :].clone()], keep
+
+    def _ready(self, end: int) -> int:
+        """The rows of the output that need no row of the input from `end` on."""
+        end -= (end - self.before) % self.step.period
+        return max((end - 1 - self.step.below) // self.step.stride + 1, 0)
+
+    def _first_row(self, row: int) -> int:
+        """The row of the input from which on a row of the output may be made."""
+        step = self.step
+        return max(row * step.stride - step.above, 0) // step.period * step.period
+
+    def _run(self, held: Tensor, until: int) -> Tensor:
+        """The rows of the output from the next one to `until`."""
+        step = self.step
+        start = max(self._first_row(self._made), self._start)
+        end = self.before
+        if until < self.after:
+            needed = (until - 1) * step.stride + step.below + 1
+            end = min(needed + (self.before - needed) % step.period, self.before)
+        made = step.run(held[:, :, start - self._start : end - self._start])
+        first = start // step.stride  # the row of the output that `run` begins with
+        made = made[:, :, self._made - first : until - first]
+        self._made = until
         return made
 
 
@@ -122,17 +144,22 @@ class Chain:
             bytes_of = sample.nbytes * widening
             if i <= lowering:
                 largest = max(largest, bytes_of / rows)
-            elif i == lowering + 1:  # from here on it is few rows but many channels
-                stream.rows = max(int(band_bytes * sample.shape[2] / bytes_of), 1)
+            else:  # from here on it is few rows but many channels
+                fitting = max(int(band_bytes * sample.shape[2] / bytes_of), 1)
+                stream.most = max(fitting, step.above + step.below)
+                if i == lowering + 1:
+                    stream.rows = fitting
             self.streams.append(stream)
         self.image_rows = max(int(band_bytes / largest), 1) if largest else rows
 
-    def push(self, band: Float[Tensor, "1 c h w"]) -> Iterator[Float[Tensor, "1 _ _ _"] | None]:
-        """What each step gives for the next rows of the image, until one wants more first."""
-        given: Tensor | None = band
-        for stream in self.streams:
-            given = stream.push(given) if given is not None else None
-            yield given
+    def push(
+        self, band: Float[Tensor, "1 c h w"], at: int = 0
+    ) -> Iterator[tuple[int, Float[Tensor, "1 _ _ _"]]]:
+        """What the steps give, with their numbers, for the next rows of what step `at` takes."""
+        for made in self.streams[at].push(band):
+            yield at, made
+            if at + 1 < len(self.streams):
+                yield from self.push(made, at + 1)
 
 
 @dataclass(frozen=True)
