@@ -45,7 +45,7 @@ def test_every_verb_has_help_with_an_example(xception, verb: str):
     result = xception(verb, "--help")
     assert result.status == 0
     assert f"  xception {verb}" in result.stdout.split("Example")[1]
-    assert "--json" in result.stdout
+    assert "--json" in result.stdout or verb == "serve"  # which does not end with an answer
 
 
 @pytest.mark.parametrize("verb", VERBS)

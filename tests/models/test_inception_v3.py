@@ -116,7 +116,7 @@ def test_a_small_stem_is_for_small_images():
 def test_width_scales_every_convolution(width, multiple):
     with torch.device("meta"):
         full = InceptionV3(auxiliary=True)
-        model = InceptionV3(auxiliary=True, width=width, multiple=multiple)
+        model = InceptionV3(auxiliary=True, width=width, multiple=multiple).eval()
         assert model(torch.zeros(1, 3, 75, 75)).shape == (1, 1000)
     for one, other in zip(full.modules(), model.modules(), strict=True):
         if isinstance(one, nn.Conv2d) and isinstance(other, nn.Conv2d):

@@ -400,6 +400,7 @@ def test_options_of_older_model_files_build_the_same_network():
     model = create_model("xception", **old)
     assert model.options == old | {
         "multiple": 8,
+        "order": "depthwise_first",
         "segments": None,
         "norm_epsilon": 1e-3,
         "padding": "same",

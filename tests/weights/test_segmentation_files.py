@@ -55,7 +55,7 @@ def test_what_is_loaded_is_what_was_saved(path):
     loaded = load_model(path)
     assert isinstance(loaded, Segmenter)
     assert loaded.card == read_card(path)
-    assert (loaded.card.task, loaded.card.version) == ("segmentation", "1.1")
+    assert (loaded.card.task, loaded.card.version) == ("segmentation", "1.2")
     assert loaded.options == model.options
     x = torch.randn(2, 3, 21, 30)
     assert torch.equal(loaded(x), model(x))

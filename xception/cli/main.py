@@ -35,7 +35,7 @@ VERBS = {
     "models": "List the models with their parameters and MACs.",
     "cost": "Say what a network costs, layer by layer, on paper and measured.",
     "study": "Repeat a comparison of the Xception paper.",
-    "separate": "Exchange regular convolutions for separable ones, and keep what was learned.",
+    "separate": "Exchange a network's regular convolutions for separable ones.",
     "demo": "See all of it work on the embedded photos.",
 }
 # The machine refuses, and only a person can change that.

@@ -78,41 +78,42 @@ class Stream:
         """The next rows of the input; gives the next rows of the output, if it can make enough."""
         self._held.append(band)
         self._end += band.shape[2]
+        del band  # here and below: what follows may take long, and nothing is to be kept for it
         done = self._end == self.before
         ready = self.after if done else self._ready(self._end)
         if ready - self._made < (1 if done else self.rows):
             return
-        held = torch.cat(self._held, dim=2) if len(self._held) > 1 else self._held[0]
-        self._held = [held]  # not both
+        self._held = [torch.cat(self._held, dim=2)] if len(self._held) > 1 else self._held
         while self._made < ready:
             until = ready if self.most is None else min(self._made + self.most, ready)
-            yield self._run(held, until)
-        keep = min(self._first_row(ready), self._end)
-        self._held, self._start = [held[:, :, keep - self._start :].clone()], keep
+            made = [self._run(until)]
+            self._forget()
+            yield made.pop()
 
     def _ready(self, end: int) -> int:
         """The rows of the output that need no row of the input from `end` on."""
         end -= (end - self.before) % self.step.period
         return max((end - 1 - self.step.below) // self.step.stride + 1, 0)
 
-    def _first_row(self, row: int) -> int:
-        """The row of the input from which on a row of the output may be made."""
-        step = self.step
-        return max(row * step.stride - step.above, 0) // step.period * step.period
-
-    def _run(self, held: Tensor, until: int) -> Tensor:
+    def _run(self, until: int) -> Tensor:
         """The rows of the output from the next one to `until`."""
         step = self.step
-        start = max(self._first_row(self._made), self._start)
         end = self.before
         if until < self.after:
             needed = (until - 1) * step.stride + step.below + 1
             end = min(needed + (self.before - needed) % step.period, self.before)
-        made = step.run(held[:, :, start - self._start : end - self._start])
-        first = start // step.stride  # the row of the output that `run` begins with
+        made = step.run(self._held[0][:, :, : end - self._start])
+        first = self._start // step.stride  # the row of the output that `run` begins with
         made = made[:, :, self._made - first : until - first]
         self._made = until
         return made
+
+    def _forget(self) -> None:
+        """Keep only the rows of the input that the next rows of the output depend on."""
+        step = self.step
+        keep = max(self._made * step.stride - step.above, 0) // step.period * step.period
+        keep = min(keep, self._end)
+        self._held, self._start = [self._held[0][:, :, keep - self._start :].clone()], keep
 
 
 class Chain:
@@ -153,13 +154,21 @@ class Chain:
         self.image_rows = max(int(band_bytes / largest), 1) if largest else rows
 
     def push(
-        self, band: Float[Tensor, "1 c h w"], at: int = 0
+        self, band: Float[Tensor, "1 c h w"]
     ) -> Iterator[tuple[int, Float[Tensor, "1 _ _ _"]]]:
-        """What the steps give, with their numbers, for the next rows of what step `at` takes."""
-        for made in self.streams[at].push(band):
-            yield at, made
-            if at + 1 < len(self.streams):
-                yield from self.push(made, at + 1)
+        """What the steps give for the next rows of the image, each with the number of its step."""
+        at_work = [self.streams[0].push(band)]
+        del band
+        while at_work:  # the last of them first: few bands are there at once
+            given = next(at_work[-1], None)
+            if given is None:
+                at_work.pop()
+                continue
+            number = len(at_work) - 1
+            yield number, given
+            if number + 1 < len(self.streams):
+                at_work.append(self.streams[number + 1].push(given))
+            del given
 
 
 @dataclass(frozen=True)
