@@ -4,7 +4,9 @@ from torch import nn
 
 from xception.models.inception_parts import Branches, Conv, Fork, Parts, Pool, ShiftNorm
 
-PARTS = Parts(norm_scale=True, norm_epsilon=1e-3, pool_border="exclude", norm_last=False, multiple=1)
+PARTS = Parts(
+    norm_scale=True, norm_epsilon=1e-3, pool_border="exclude", norm_last=False, multiple=1
+)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
