@@ -11,13 +11,12 @@ from pydantic import BaseModel
 
 from xception._version import __version__
 from xception.cost.count import count
-from xception.data.audit import Audit
 from xception.data.folders import PhotoSet
 from xception.data.loader import Batch, TrainingStream, evaluation_batches
-from xception.data.splits import SPLITS, Split
+from xception.data.splits import Split
 from xception.evaluation.evaluate import Outcomes
 from xception.evaluation.pictures import Pictures, collect, samples
-from xception.evaluation.report import Data, Epoch, Finding, Report, write_report
+from xception.evaluation.report import Data, Epoch, Report, write_report
 from xception.models.classifier import Classifier
 from xception.training.trained import TrainedClassifier
 from xception.weights.card import Card
@@ -56,7 +55,7 @@ def report_training(trained: TrainedClassifier, command: str) -> Path:
         batches=first_batch,
         title=trained.folder.resolve().name,
         command=command,
-        data=_data(trained.photos, trained.audit),
+        data=Data.of(trained.photos, trained.audit),
         history=[Epoch(**row) for row in each_epoch(rows, Epoch)],
         best_epoch=best[-1] if best else None,
         config=config.model_dump(mode="json"),
@@ -155,19 +154,6 @@ def _write(
         timing=timing or {},
     )
     return write_report(folder, report, Pictures(samples=shown, mistakes=explained))
-
-
-def _data(photos: PhotoSet, findings: Audit) -> Data:
-    return Data(
-        counts={split: counts for split, counts in findings.counts.items() if photos.of(split)},
-        totals={split: len(photos.of(split)) for split in SPLITS if photos.of(split)},
-        split_made=photos.split_made,
-        skipped=findings.unreadable,
-        findings=tuple(
-            Finding(kind=f.kind, severity=f.severity, message=f.message, files=f.files)
-            for f in findings.findings
-        ),
-    )
 
 
 def each_epoch(

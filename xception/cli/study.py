@@ -27,7 +27,7 @@ FOLDER = Path("studies")
     "--data",
     type=options.FilePath(),
     metavar="PHOTOS",
-    help="What `xception train` takes; the studies of size tiny were made for CIFAR-10.",
+    help="What `xception train` takes; at scale tiny, CIFAR-10 is meant.",
 )
 @click.option(
     "--scale",

@@ -32,8 +32,8 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Epoch(Record):
-    """One row of the training's history."""
+class TrainingEpoch(Record):
+    """One row of a training's history, whatever is learnt."""
 
     epoch: int
     """Counted from 1."""
@@ -43,7 +43,13 @@ class Epoch(Record):
     """At the end of the epoch."""
     images_per_second: float
     seconds: float
+    """That it took."""
     val_loss: float | None = None
+
+
+class Epoch(TrainingEpoch):
+    """One row of the history of a classifier."""
+
     val_top1: float | None = None
     """Accuracy on the validation photos (classification)."""
     val_map: float | None = None

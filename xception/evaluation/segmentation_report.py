@@ -22,7 +22,14 @@ from xception.data.splits import SPLITS, Split
 from xception.evaluation import charts, words
 from xception.evaluation.inference import index_map
 from xception.evaluation.mask_pictures import errors, jpeg, overlay, shares, shown_at
-from xception.evaluation.report import ENVIRONMENT, LISTED_FILES, Measured, Record, write_files
+from xception.evaluation.report import (
+    ENVIRONMENT,
+    LISTED_FILES,
+    Measured,
+    Record,
+    TrainingEpoch,
+    write_files,
+)
 from xception.evaluation.segmentation import PhotoScore, Segment
 
 SHOWN_SIDE = 420  # pixels of the longer side of a picture in the page
@@ -30,19 +37,9 @@ EACH = 3  # best, median and worst photos that are shown
 Standing = Literal["best", "median", "worst"]
 
 
-class PixelEpoch(Record):
-    """One row of the training's history."""
+class PixelEpoch(TrainingEpoch):
+    """One row of the history of a segmenter."""
 
-    epoch: int
-    """Counted from 1."""
-    train_loss: float
-    """Mean over the epoch, as it was optimised."""
-    lr: float
-    """At the end of the epoch."""
-    images_per_second: float
-    seconds: float
-    """That it took."""
-    val_loss: float | None = None
     val_miou: float | None = None
     """On the validation photos."""
     val_pixel_accuracy: float | None = None

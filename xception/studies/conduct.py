@@ -65,16 +65,15 @@ def conduct(
 
 def _claim(folder: Path, grid: list[Cell]) -> None:
     """Make the folder, or refuse one in which something else lies."""
+    begun = folder / "cells"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        strange = [path.name for path in folder.iterdir()]
+        strange = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        if strange and not begun.exists():
+            raise UserError(
+                f"{folder} holds {strange[0]}, and no study: --out names another folder"
+            )
+        begun.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be made: {error.strerror}") from None
-    if strange and not (folder / "cells").exists() and not _only_photos(strange):
-        raise UserError(f"{folder} holds {strange[0]}, and no study: --out names another folder")
     for cell in grid:
         cell.check()
-
-
-def _only_photos(names: list[str]) -> bool:
-    return all(name.lstrip(".").startswith(("photos.zip", "class-weights.json")) for name in names)

@@ -13,7 +13,7 @@ from xception.studies.cells import Cell
 from xception.studies.photos import Ready
 
 Tell = Callable[[str], None]
-_LOOK_EVERY_S = 0.2
+_LOOK_EVERY_S = 0.5
 _PATIENCE_S = 60  # for a stopped training to save
 
 
@@ -48,7 +48,7 @@ def run_cells(
     """
     waiting = [cell for cell in cells if cell.row() is None]
     running: list[Running] = []
-    started, first = time.monotonic(), _epochs(cells)
+    started, first = time.monotonic(), epochs_done(cells)
     try:
         while waiting or running:
             while waiting and len(running) < processes:
@@ -58,29 +58,31 @@ def run_cells(
                 running.remove(one)
                 _collect(one, ready)
                 done(one.cell)
-            tell(progress(cells, len(running), _epochs(cells) - first, time.monotonic() - started))
+            tell(progress(cells, len(running), first, time.monotonic() - started))
     finally:
         _stop(running)
 
 
-def progress(cells: Sequence[Cell], running: int, epochs: float, seconds: float) -> str:
+def progress(cells: Sequence[Cell], running: int, first: int, seconds: float) -> str:
     """One line for all cells: how many are done, and how long the others may take.
 
     Args:
         cells: all of the study.
         running: how many are being trained.
-        epochs: trained since the start,
+        first: epochs that were done at the start,
         seconds: which is so long ago.
     """
     finished = sum(cell.result.exists() for cell in cells)
-    left = sum(cell.config.epochs for cell in cells) - _epochs(cells)
     line = f"{finished} of {len(cells)} cells done, {running} running"
-    if not epochs or not left:
+    done = epochs_done(cells)
+    left = sum(cell.config.epochs for cell in cells) - done
+    if done == first or not left:
         return line
-    return f"{line}, about {max(1, round(left * seconds / epochs / 60))} min left"
+    return f"{line}, about {max(1, round(left * seconds / (done - first) / 60))} min left"
 
 
-def _epochs(cells: Sequence[Cell]) -> int:
+def epochs_done(cells: Sequence[Cell]) -> int:
+    """Epochs trained by all cells together."""
     return sum(cell.config.epochs if cell.result.exists() else cell.epochs_done for cell in cells)
 
 

@@ -16,8 +16,8 @@ Settings = Mapping[str, Any]
 NOTHING: Settings = MappingProxyType({})
 
 # The paper's own way of training (§4.2: SGD 0.9, rate 0.045, Polyak averaging), which was tuned for
-# Inception V3. What is ours: the batch, the crops, and as many epochs as four minutes hold; with so
-# few the rate does not fall (×0.94 every two epochs) but for the end that the average gives it.
+# Inception V3. The batch, the crops, the decay of the average and the number of epochs are ours: as
+# many as a few minutes hold.
 TINY: Settings = {
     "model": "xception",
     "model_options": {"width": 0.25, "middle": 2, "stem_stride": 1},
@@ -75,7 +75,7 @@ class Study:
     """What it is trained on: photos as they are, or mosaics of four (several labels)."""
     metric: Literal["top1", "map_at_k"] = "top1"
     """The score of a cell, on the test photos; the larger the better."""
-    common: Settings = field(default_factory=dict)
+    common: Settings = field(default_factory=lambda: NOTHING)
     """What all arms change of the settings of the scale."""
     remarks: tuple[str, ...] = ()
     """What a reader must know to judge the result."""
