@@ -10,6 +10,8 @@ from torch import nn
 
 from xception.models.aligned_xception import AlignedXception, Block
 from xception.models.zoo import create_model
+from xception.weights.convert import to_foreign
+from xception.weights.names.sources import SOURCES
 
 
 @cache
@@ -82,6 +84,17 @@ def test_logits_equal_timm(name, output_stride, size):
     # So deep a network of random weights answers with logits of 1 to 30, which are made 1 here.
     assert expected.std() > 0.5
     assert ((logits - expected) / expected.std()).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("name", ["xception41", "xception65", "xception71"])
+def test_the_table_of_names_gives_timm_each_tensor_in_its_place(name):
+    """timm's tensors were filled in the order of the layers, without the table."""
+    (source,) = (one for one in SOURCES if (one.layout, one.model) == ("timm", name))
+    converted = to_foreign(ours(name), source)
+    expected = timm_xception(name, 32).state_dict()
+    assert converted.keys() == expected.keys()
+    for key, value in expected.items():
+        assert torch.equal(torch.from_numpy(converted[key]), value), key
 
 
 def test_the_weights_show_where_a_relu_or_a_pixel_is_amiss():

@@ -9,8 +9,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from xception.models.zoo import create_model
 from xception.weights.convert import read_foreign
 from xception.weights.foreign_files import choose_source, write_foreign
+from xception.weights.names.sources import SOURCES
 
 CLASSES = 5
 # Their name, how it is built, our name, our options that are no defaults, and an even and odd size.
@@ -74,6 +76,15 @@ def test_the_same_answers_and_back_the_same_bytes(network: str, tmp_path: Path):
     assert state.keys() == theirs.state_dict().keys()
     assert all(torch.equal(state[name], value) for name, value in theirs.state_dict().items())
     build(network).load_state_dict(state, strict=True)
+
+
+def test_timm_has_torchvision_names_for_inception_v3_and_no_tower():
+    (source,) = (one for one in SOURCES if one.layout == "torchvision")
+    with torch.device("meta"):
+        theirs = oracles.timm().create_model("inception_v3")
+        ours = create_model("inception_v3", **source.options, auxiliary=False).state_dict()
+    there = {row.theirs: tuple(ours[row.ours].shape) for row in source.rows(ours)}
+    assert there == {name: tuple(value.shape) for name, value in theirs.state_dict().items()}
 
 
 def test_the_copied_naming_with_matrices(tmp_path: Path):

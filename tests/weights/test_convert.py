@@ -114,6 +114,23 @@ def test_the_background_class_can_be_dropped(state, file: Path):
     assert torch.equal(found["head.classifier.bias"], state["classifier.bias"][1:])
 
 
+def test_the_background_class_is_dropped_from_a_tower_too(file: Path):
+    source = source_of("torchvision", "inception_v3")
+    with torch.device("meta"):
+        options = {**source.options, "num_classes": 4, "auxiliary": True}
+        ours = create_model("inception_v3", **options).state_dict()
+    theirs = {row.theirs: ours[row.ours] for row in source.rows(ours)}
+    halves = {k: torch.zeros(v.shape, dtype=torch.half) for k, v in theirs.items() if v.ndim}
+    for name in ("fc.bias", "AuxLogits.fc.bias"):
+        halves[name] += torch.arange(4)
+    safetensors.torch.save_file(halves, file)
+    model = read_foreign(file, Wishes(background=False)).model
+    assert model.options["num_classes"] == 3
+    for head in (model.head, model.get_submodule("auxiliary")):
+        assert head.get_parameter("classifier.bias").tolist() == [1, 2, 3]
+        assert head.get_parameter("classifier.weight").shape[0] == 3
+
+
 def test_the_names_of_imagenet(state, file: Path):
     state["classifier.weight"], state["classifier.bias"] = torch.zeros(1001, 256), torch.zeros(1001)
     safetensors.torch.save_file(state, file)

@@ -209,9 +209,12 @@ def remark(answer: dict[str, Any], quiet: bool) -> None:
     chosen = ", ".join(f"{key} {value}" for key, value in answer["options"].items())
     show(f"{answer['file']}: {answer['source']}, here {answer['model']} ({chosen})")
     if answer["left_out"]:
-        some = ", ".join(answer["left_out"][:3])
-        number = counted(len(answer["left_out"]), "tensor")
-        say(f"left out, as no weights: {number} ({some}, …)", quiet=quiet)
+        left = answer["left_out"]
+        some = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
+        say(
+            f"left out, as the network needs none: {counted(len(left), 'tensor')} ({some})",
+            quiet=quiet,
+        )
     if not answer["classifier"]:
         say("it has no classifier: the last layer gives zeros until it is trained", quiet=quiet)
     if "out" in answer:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xception.errors import UserError
-from xception.layers import Conv2d, SeparableConv2d
+from xception.layers import Conv2d, Dropout, SeparableConv2d
 from xception.models.aligned_xception import Xception41, Xception65, Xception71
 from xception.models.building import build
 from xception.models.classifier import JSON, Classifier
@@ -37,6 +37,10 @@ BACKBONES: Mapping[str, Callable[..., Classifier]] = MappingProxyType(
 )
 DECIDED = ("num_classes", "in_channels", "dropout", "output_stride", "fully_connected")
 """Options of a backbone that are DeepLab's own, or of a head that it does not have."""
+CENTRED: Mapping[str, Mapping[str, JSON]] = MappingProxyType(
+    {"mobilenet_v1": MappingProxyType({"padding": "same"})}
+)
+"""Options for which a backbone has another default here, lest its features drift to one side."""
 
 RATES = (6, 12, 18)  # at output stride 16, twice as many pixels at 8 (DeepLab V3, §3.3)
 
@@ -46,15 +50,18 @@ class DeepLabV3Plus(Segmenter):
 
     Answers are stretched to the size of what they meet, and in the end to the image's, such that
     the corner pixels fall on one another (`align_corners`), as in the released code. It is what the
-    backbones mean: their windows stand symmetrically on every second pixel, so that feature i of a
-    513-pixel row describes pixel 16·i, and the last one the last pixel.
+    aligned backbones mean, and MobileNet with "same" or "symmetric" padding: their windows stand
+    symmetrically on every second pixel, so that feature i of a 513-pixel row describes pixel 16·i,
+    and the last one the last pixel. Xception's first convolutions are not padded: its first and
+    last features describe pixels a little inside the image.
 
     Args:
         num_classes: number of logits per pixel (Pascal VOC: 20 and the background).
         in_channels: channels of the image.
         dropout: share of the encoder's features dropped in training (released code: 0.1).
         backbone: "xception41", "xception65", "xception71", "xception" or "mobilenet_v1".
-        backbone_options: its options, but for those that are options here.
+        backbone_options: its options, but for those that are options here. By default MobileNet is
+            padded as "same" here: "keras" drifts to one side at odd sizes, 128 features for 513.
         output_stride: of the backbone: 16, or 8 for results a little finer at three times the cost.
         rates: distances between the taps of the atrous convolutions, in pixels of the features at
             output stride 16; scaled for another. May be empty: without these convolutions.
@@ -191,9 +198,7 @@ class PyramidPooling(nn.Module):
         branches += [make.window(in_channels, channels, rate) for rate in rates]
         self.branches = nn.ModuleList(branches)
         views = len(branches) + image_pooling
-        self.project = nn.Sequential(
-            *make.pointwise(views * channels, channels), nn.Dropout(dropout)
-        )
+        self.project = nn.Sequential(*make.pointwise(views * channels, channels), Dropout(dropout))
 
     def forward(self, x: Float[Tensor, "b c i j"]) -> Float[Tensor, "b f i j"]:
         """All views of each place, mixed."""
@@ -283,7 +288,8 @@ def headless(name: str, options: Mapping[str, JSON], own: Mapping[str, JSON]) ->
     for option in DECIDED:
         if option in options:
             raise UserError(f"backbone_options cannot have {option}: the network around decides it")
-    backbone = build(f"backbone {name}", BACKBONES[name], {**options, **own, "num_classes": 1})
+    given = {**CENTRED.get(name, {}), **options, **own, "num_classes": 1}
+    backbone = build(f"backbone {name}", BACKBONES[name], given)
     backbone.head = nn.Sequential()
     return backbone
 

@@ -21,7 +21,7 @@ from xception.models.network import Network
 from xception.models.zoo import ZOO, create_model
 from xception.weights.card import Architecture, Card, read_card
 from xception.weights.header import CARD_KEY, MAX_HEADER_BYTES, open_regular
-from xception.weights.identify import Fit, head_of, identify, network_shapes, some
+from xception.weights.identify import Fit, head_of, heads_of, identify, network_shapes, some
 from xception.weights.imagenet import imagenet_classes
 from xception.weights.model_file import load_model, save_tensors
 from xception.weights.names.source import OPTIONAL, Source
@@ -232,11 +232,11 @@ def _check_definition(model: Network, source: Source) -> None:
 
 
 def _drop_first(fit: Fit, tensors: dict[str, Lazy], path: Path) -> None:
-    """Forget the first logit."""
+    """Forget the first logit, also that of a tower."""
     if fit.headless or fit.options["num_classes"] < 2:
         raise UserError(f"{path} has no background class to drop")
     for name, (dtype, shape, make) in tensors.items():
-        if name.startswith(head_of(fit.source)):
+        if name.startswith(heads_of(fit.source)):
             rest = partial(_without_first, make)
             tensors[name] = Lazy(dtype, (shape[0] - 1, *shape[1:]), rest)
     fit.options["num_classes"] -= 1

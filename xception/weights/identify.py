@@ -75,12 +75,18 @@ def network_shapes(model: str, options: Mapping[str, Any]) -> dict[str, Shape]:
 
 def head_of(source: Source) -> str:
     """How the names of our last layer begin."""
-    return _network(source.model, json.dumps(dict(source.options))).last_layer + "."
+    return heads_of(source)[0]
+
+
+def heads_of(source: Source) -> tuple[str, ...]:
+    """How the names of all our layers begin that give logits, the last layer first."""
+    network = _network(source.model, json.dumps(dict(source.options)))
+    return tuple(f"{layer}." for layer in network.heads)
 
 
 class _Shapes(NamedTuple):
     shapes: tuple[tuple[str, Shape], ...]
-    last_layer: str
+    heads: tuple[str, ...]
 
 
 @lru_cache(maxsize=8)
@@ -89,7 +95,7 @@ def _network(model: str, options: str) -> _Shapes:
     with torch.device("meta"):
         network = create_model(model, **json.loads(options))
     shapes = ((name, tuple(value.shape)) for name, value in network.state_dict().items())
-    return _Shapes(tuple(shapes), network.LAST_LAYER)
+    return _Shapes(tuple(shapes), (network.LAST_LAYER, *network.SIDE_LAYERS))
 
 
 def some(names: Collection[str]) -> str:
