@@ -1,7 +1,7 @@
 """Two networks trained on CIFAR-10, separated: accuracy against multiply-accumulates.
 
     python benchmarks/separate_cifar.py --data cifar10.zip [--folder runs/separate-cifar]
-                                        [--network vgg resnet] [--minutes 25] [--calibrate 4096]
+                                        [--network vgg resnet] [--minutes 25 | --epochs 8] [--calibrate 4096]
 
 A VGG-like and a ResNet-like network (plain torch, below) are trained within the minutes, or loaded
 from the folder if they have been before. Then, on the test photos:
@@ -160,8 +160,8 @@ def augmented(pixels: Tensor) -> Tensor:
     return padded.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]]
 
 
-def train(model: nn.Module, data: Cifar, minutes: float) -> int:
-    """SGD with one cycle of the rate over as many epochs as fit; returns how many."""
+def train(model: nn.Module, data: Cifar, minutes: float, epochs: int | None) -> int:
+    """SGD with one cycle of the rate over as many epochs as asked for, or fit; returns how many."""
     pixels, targets = data.splits["train"]
     model.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
@@ -183,7 +183,7 @@ def train(model: nn.Module, data: Cifar, minutes: float) -> int:
     for _ in range(10):
         step(first, 0.0)  # how long it takes, and batch statistics
     seconds = (time.perf_counter() - begin) / 10
-    epochs = min(max(int(60 * minutes / (seconds * per_epoch)), 1), 30)
+    epochs = epochs or min(max(int(60 * minutes / (seconds * per_epoch)), 1), 30)
     steps = epochs * per_epoch
     for epoch in range(epochs):
         order = torch.randperm(len(pixels))
@@ -197,8 +197,9 @@ def train(model: nn.Module, data: Cifar, minutes: float) -> int:
     return epochs
 
 
-def trained(name: str, data: Cifar, folder: Path, minutes: float) -> nn.Sequential:
+def trained(name: str, data: Cifar, arguments: argparse.Namespace) -> nn.Sequential:
     """The network from the folder, or trained now and put there."""
+    folder: Path = arguments.folder
     torch.manual_seed(0)
     model = NETWORKS[name]()
     path = folder / f"{name}.pt"
@@ -206,7 +207,7 @@ def trained(name: str, data: Cifar, folder: Path, minutes: float) -> nn.Sequenti
         model.load_state_dict(torch.load(path, weights_only=True))
     else:
         begin = time.perf_counter()
-        epochs = train(model, data, minutes)
+        epochs = train(model, data, arguments.minutes, arguments.epochs)
         print(f"  {epochs} epochs in {(time.perf_counter() - begin) / 60:.1f} min")
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(model.state_dict(), path)
@@ -246,7 +247,7 @@ def percent(share: float | None) -> str:
 
 def judge(name: str, data: Cifar, arguments: argparse.Namespace) -> None:
     print(f"\n## {name}")
-    model = trained(name, data, arguments.folder, arguments.minutes)
+    model = trained(name, data, arguments)
     before = data.accuracy(model)
     batches, count = data.calibration(arguments.calibrate)
     begin = time.perf_counter()
@@ -351,6 +352,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/separate-cifar"))
     parser.add_argument("--network", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--minutes", type=float, default=25, help="of training, for each network")
+    parser.add_argument("--epochs", type=int, help="in the place of --minutes")
     parser.add_argument("--calibrate", type=int, default=4096, help="photos to fit layers to")
     parser.add_argument("--photos", type=int, help="of each split, to try it out")
     arguments = parser.parse_args()

@@ -302,7 +302,7 @@ DISTRIBUTED = """
     torch.set_num_threads(1)
     from xception.training.run import train
     settings = runpy.run_path(sys.argv[1])[sys.argv[5]]
-    # without augmentation photos are the same; dropout is off: the global batch is all that counts
+    # without augmentation photos are the same: the global batch is all that counts
     result = train(sys.argv[2], settings(epochs=2, **json.loads(sys.argv[4])), Path(sys.argv[3]))
     if result.leads:
         print(json.dumps([result.history, result.metrics]))
@@ -326,7 +326,11 @@ def run_processes(count, photos, folder, settings, make="tiny"):
 
 
 def test_two_processes_give_the_numbers_of_one(photos, tmp_path):
-    settings = {"class_weights": "balanced", "optimizer": {"name": "sgd", "learning_rate": 0.005}}
+    settings = {
+        "class_weights": "balanced",
+        "dropout": 0.5,
+        "optimizer": {"name": "sgd", "learning_rate": 0.005},
+    }
     one, two = (run_processes(count, photos, tmp_path / str(count), settings) for count in (1, 2))
     for a, b in zip(one[0], two[0], strict=True):
         for key in ("train_loss", "val_loss", "val_top1", "train_accuracy", "step", "lr"):

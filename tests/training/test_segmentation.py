@@ -89,7 +89,7 @@ def test_resuming_with_a_mask_that_changed_is_refused(scenes, tmp_path):
 def test_two_processes_give_the_numbers_of_one(scenes, tmp_path):
     settings = {
         "class_weights": "softened",
-        "dropout": 0,
+        "dropout": 0.5,
         "optimizer": {"name": "sgd", "learning_rate": 0.005},
         "pixel_loss": {"dice": 0.5},
     }

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xception.errors import UserError
+from xception.layers import Dropout
 from xception.models.network import JSON as JSON
 from xception.models.network import Network, initialize_classifier
 from xception.models.network import initialize as initialize
@@ -85,6 +86,6 @@ def classifier_head(
         layers[f"fc{i}"] = nn.Linear(num_features, width)
         layers[f"relu{i}"] = nn.ReLU(inplace=True)
         num_features = width
-    layers["dropout"] = nn.Dropout(dropout)
+    layers["dropout"] = Dropout(dropout)
     layers["classifier"] = nn.Linear(num_features, num_classes)
     return nn.Sequential(layers)

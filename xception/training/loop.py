@@ -126,7 +126,7 @@ class Trainer:
 
     def _step(self, inputs: Tensor, targets: Tensor) -> None:
         config, step = self.config, self.at.step
-        seed_torch(config.seed, step, self.world.rank)
+        seed_torch(config.seed, step)  # alike in all processes: see layers.Dropout
         epoch = (step + 0.5) / self.feed.steps_per_epoch  # at its middle: never 0 at either end
         samples = self.feed.steps_per_epoch * config.batch_size
         share = factor(config.schedule, epoch, epochs=config.epochs, samples_per_epoch=samples)
