@@ -1,7 +1,8 @@
 """Two networks trained on CIFAR-10, separated: accuracy against multiply-accumulates.
 
     python benchmarks/separate_cifar.py --data cifar10.zip [--folder runs/separate-cifar]
-                                        [--network vgg resnet] [--minutes 25 | --epochs 8] [--calibrate 4096]
+                                        [--network vgg resnet] [--calibrate 4096]
+                                        [--minutes 25 | --epochs 8]
 
 A VGG-like and a ResNet-like network (plain torch, below) are trained within the minutes, or loaded
 from the folder if they have been before. Then, on the test photos:
