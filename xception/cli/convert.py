@@ -7,7 +7,6 @@ import click
 
 from xception.cli import options
 from xception.cli.output import counted, print_json, print_table, say, show
-from xception.deploy.runtime import MODEL_FILE
 from xception.errors import UserError
 from xception.models.network import Network
 from xception.weights.compare import TOLERANCE, Comparison, compare
@@ -15,15 +14,14 @@ from xception.weights.convert import (
     NO_CLASSIFIER,
     Converted,
     Wishes,
-    card_of,
     convert_file,
     is_ours,
     load_any,
     read_foreign,
 )
-from xception.weights.foreign_files import OURS, choose_source, write_foreign
+from xception.weights.foreign_files import OURS, choose_source, is_ours_to_be, write_foreign
 from xception.weights.hub import IMAGENET, fetch
-from xception.weights.model_file import load_model, save_model
+from xception.weights.model_file import MODEL_FILE, load_model, save_model
 from xception.weights.names.sources import SOURCES
 
 LAYOUTS = [OURS, *dict.fromkeys(source.layout for source in SOURCES)]
@@ -134,7 +132,7 @@ def convert(
                 "--classes, --drop-background and --license are for other libraries' files"
             )
         model, converted = load_model(path), None
-    elif out is None or keep or choose_source(out, card_of(path).architecture.name, layout):
+    elif out is None or keep or not is_ours_to_be(out, layout):
         converted = read_foreign(path, wishes)
         model = converted.model
     else:  # one tensor after the other, in little memory

@@ -23,9 +23,9 @@ from xception.errors import UserError
 from xception.models.network import Network
 from xception.weights.card import Card, read_card
 from xception.weights.header import ModelFileError, open_regular, read_header
+from xception.weights.model_file import MODEL_FILE as MODEL_FILE
 from xception.weights.model_file import load_model
 
-MODEL_FILE = "model.safetensors"
 STATISTICS = ".running_var"  # what no folded network has, and a network to be folded has
 
 Kind = Literal["torch", "onnxruntime", "openvino"]

@@ -20,7 +20,7 @@ from xception.training.subject import Subject, Workplace
 from xception.training.trained import AnyTrained
 from xception.weights.card import Architecture, Card
 from xception.weights.convert import load_any
-from xception.weights.model_file import save_model, start_from
+from xception.weights.model_file import MODEL_FILE, save_model, start_from
 
 # Settings that change nothing of the result, so that a resumed run may have others.
 FREE_SETTINGS = ("workers", "device", "checkpoint_minutes", "tensorboard")
@@ -44,7 +44,7 @@ class Assembly:
     @property
     def model_path(self) -> Path:
         """Where the best network is kept."""
-        return self.at.folder / "model.safetensors"
+        return self.at.folder / MODEL_FILE
 
     def trainer(self, progress: Progress) -> Trainer:
         """The loop over the whole network, or over the part of it that is trained."""

@@ -108,7 +108,7 @@ def read_foreign(path: Path, wishes: Wishes = NONE) -> Converted:
     """
     with open_foreign(path) as foreign:
         plan = _plan(foreign, path, wishes)
-        weights = {name: tensor.make() for name, tensor in plan.tensors.items()}
+        weights = {name: tensor.make().contiguous() for name, tensor in plan.tensors.items()}
     plan.model.load_state_dict(weights, assign=True)
     return _converted(plan)
 
@@ -173,9 +173,8 @@ def lazy_weights(foreign: Foreign, fit: Fit, path: Path) -> dict[str, Lazy]:
 
 
 def _read(stored: StoredTensor, layout: str, dtype: torch.dtype) -> Tensor:
-    """The values of one tensor in our order of axes."""
-    ours = np.asarray(LAYOUTS[layout].to_ours(stored.read()), order="C")
-    return torch.from_numpy(ours).to(dtype)
+    """The values of one tensor in our order of axes; in memory they lie as they were read."""
+    return torch.from_numpy(LAYOUTS[layout].to_ours(stored.read())).to(dtype)
 
 
 def _check_type(stored: StoredTensor, dtype: torch.dtype, path: Path) -> None:
@@ -243,7 +242,7 @@ def _drop_first(fit: Fit, tensors: dict[str, Lazy], path: Path) -> None:
 
 
 def _without_first(make: Callable[[], Tensor]) -> Tensor:
-    return make()[1:].contiguous()
+    return make()[1:]
 
 
 def _card(model: Network, fit: Fit, path: Path, wishes: Wishes) -> Card:

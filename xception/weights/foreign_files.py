@@ -21,6 +21,11 @@ OURS = "xception"
 """The layout of our own model files."""
 
 
+def is_ours_to_be(path: Path, layout: str | None) -> bool:
+    """Whether a model file of ours is to be written; arguments as for `choose_source`."""
+    return path.name.lower().endswith(SAFETENSORS_ENDING) and layout in (None, OURS)
+
+
 def choose_source(path: Path, model: str, layout: str | None) -> Source | None:
     """The layout that a file is to be written in; None stands for our own.
 
@@ -32,9 +37,9 @@ def choose_source(path: Path, model: str, layout: str | None) -> Source | None:
     Raises:
         UserError: such files are not written, or not in that layout.
     """
-    name = path.name.lower()
-    if name.endswith(SAFETENSORS_ENDING) and layout in (None, OURS):
+    if is_ours_to_be(path, layout):
         return None
+    name = path.name.lower()
     if name.endswith(KERAS_ENDING):
         kind = "keras_weights_h5"
     elif name.endswith(TORCH_ENDINGS):

@@ -31,6 +31,9 @@ from xception.weights.header import (
 )
 from xception.weights.tensor_file import Lazy, header_bytes, lazy, write_tensors
 
+MODEL_FILE = "model.safetensors"
+"""What the model file of a run is called."""
+
 
 def save_model(path: str | Path, model: Network, card: Card) -> None:
     """Write the weights and their card; the same weights and card give the same bytes.

@@ -6,7 +6,7 @@ memory.
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -18,6 +18,7 @@ NAMES = {
     torch.bfloat16: "BF16",
     torch.int64: "I64",
 }
+PIECE = 1 << 20  # bytes that are put in order at a time
 
 
 @runtime_checkable
@@ -30,7 +31,7 @@ class Sink(Protocol):
 
 
 class Lazy(NamedTuple):
-    """A tensor that is made when it is written."""
+    """A tensor that is made when it is written; in memory it may lie in any order."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -38,8 +39,8 @@ class Lazy(NamedTuple):
 
 
 def lazy(value: Tensor) -> Lazy:
-    """A tensor that is there; in memory it may lie in any order."""
-    return Lazy(value.dtype, tuple(value.shape), value.contiguous)
+    """A tensor that is there."""
+    return Lazy(value.dtype, tuple(value.shape), lambda: value)
 
 
 def header_bytes(tensors: Mapping[str, Lazy], metadata: Mapping[str, str]) -> bytes:
@@ -76,8 +77,18 @@ def write_tensors(file: Sink, tensors: Mapping[str, Lazy], metadata: Mapping[str
         value = tensor.make()
         if value.dtype != tensor.dtype or tuple(value.shape) != tensor.shape:
             raise ValueError(f"{name} is {value.dtype}{tuple(value.shape)}, not as announced")
-        if value.numel():
-            file.write(value.cpu().reshape(-1).view(torch.uint8).numpy().data)
+        for piece in _pieces(value):
+            file.write(piece.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        del value  # before the next one is made
+
+
+def _pieces(value: Tensor) -> Iterable[Tensor]:
+    """The whole, or rows of it where its order in memory is another and all must be copied."""
+    if value.numel() == 0:
+        return ()
+    if value.ndim == 0 or value.is_contiguous():
+        return (value,)
+    return value.split(max(PIECE // (value[0].numel() * value.dtype.itemsize), 1))
 
 
 def _ordered(tensors: Mapping[str, Lazy]) -> list[tuple[str, Lazy]]:
