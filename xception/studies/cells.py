@@ -128,6 +128,7 @@ class Cell(NamedTuple):
             **{name: metrics.get(name) for name in MEASURES},
             "steps_per_second": steps / seconds,
             "seconds": seconds,
+            "trained_in": f"{self.study}/{self.arm}",  # another study's, where it was taken over
             "xception": __version__,
             **{name: report["environment"][name] for name in VERSIONS},
         }

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from xception.errors import UserError
 from xception.studies.cells import Cell, cells
+from xception.studies.known import take_over
 from xception.studies.page import write_pages
 from xception.studies.photos import prepare
 from xception.studies.results import Findings, findings, write_table
@@ -33,7 +34,7 @@ def conduct(
     command: str,
     tell: Callable[[str], None],
 ) -> Conducted:
-    """Train every cell that is not done, then judge the claim and write the pages.
+    """Train every cell that is not done, here or in a study beside; judge; write the pages.
 
     Args:
         study: what is compared.
@@ -52,6 +53,7 @@ def conduct(
     grid = cells(study, scale, seeds, folder)
     _claim(folder, grid)
     ready = prepare(source, folder, study.photos, scale)
+    take_over(grid, folder)
 
     def done(cell: Cell) -> None:
         write_table(folder, grid)

@@ -10,7 +10,7 @@ STUDY = Study(
     source='Chollet 2017, §2; contradicted by Haase & Amthor 2020 ("BSConv")',
     claim=Alike("depthwise-first", "pointwise-first", margin=0.01),
     arms=(
-        Arm("depthwise-first", {"model_options.order": "depthwise_first"}),
+        Arm("depthwise-first"),  # as in the paper's network
         Arm("pointwise-first", {"model_options.order": "pointwise_first"}),
     ),
     remarks=(

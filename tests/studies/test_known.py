@@ -1,0 +1,76 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from xception.studies.cells import Cell, cells
+from xception.studies.claims import Better
+from xception.studies.known import take_over
+from xception.studies.photos import ZIP
+from xception.studies.study import Arm, Study
+
+PLAIN = {"model_options": {"middle": 1}}
+
+
+def study(name: str, *arms: Arm) -> Study:
+    return Study(name, "", "", "", Better(arms[0].name, than=(arms[1].name,)), arms)
+
+
+ONE = study("one", Arm("plain", PLAIN), Arm("deep", {"model_options": {"middle": 4}}))
+TWO = study("two", Arm("reference", PLAIN), Arm("wide", {"model_options": {"width": 2}}))
+
+
+def begun(which: Study, folder: Path, photos: str, seeds: int = 2) -> list[Cell]:
+    grid = cells(which, "tiny", seeds, folder)
+    folder.mkdir()
+    (folder / ZIP).write_text(photos)
+    return grid
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> list[Cell]:
+    grid = begun(ONE, tmp_path / "one", "the photos")
+    for cell in grid:
+        cell.prepare()
+        cell.run.mkdir()
+        (cell.run / "metrics.csv").write_text(f"epoch,step\n1,{cell.seed}\n")
+        row = {"study": "one", "arm": cell.arm, "seed": cell.seed, "trained_in": f"one/{cell.arm}"}
+        cell.result.write_text(json.dumps({**row, "top1": 0.1 * cell.seed}))
+    return grid
+
+
+def test_the_same_settings_photos_and_seed_are_trained_once(finished, tmp_path):
+    grid = begun(TWO, tmp_path / "two", "the photos", seeds=3)
+    take_over(grid, tmp_path / "two")
+    done = [cell for cell in grid if cell.row()]
+    assert [(cell.arm, cell.seed) for cell in done] == [("reference", 0), ("reference", 1)]
+    assert done[1].row() == {
+        "study": "two",
+        "arm": "reference",
+        "seed": 1,
+        "trained_in": "one/plain",
+        "top1": 0.1,
+    }
+    assert done[1].history() == [{"epoch": "1", "step": "1"}]
+
+
+def test_other_photos_are_another_training(finished, tmp_path):
+    grid = begun(TWO, tmp_path / "two", "other photos")
+    take_over(grid, tmp_path / "two")
+    assert not any(cell.row() for cell in grid)
+
+
+def test_what_was_begun_is_gone_on_with(finished, tmp_path):
+    grid = begun(TWO, tmp_path / "two", "the photos")
+    for cell in grid:
+        cell.prepare()
+        cell.run.mkdir()
+    take_over(grid, tmp_path / "two")
+    assert not any(cell.row() for cell in grid)
+
+
+def test_photos_that_were_not_made_for_studies_are_not_compared(finished, tmp_path):
+    grid = begun(TWO, tmp_path / "two", "the photos")
+    (tmp_path / "two" / ZIP).unlink()
+    take_over(grid, tmp_path / "two")
+    assert not any(cell.row() for cell in grid)

@@ -1,0 +1,62 @@
+"""What other studies have trained already: the network without changes stands in most of them.
+
+Training is a function of settings, photos and seed. Where a finished cell of a study in the folder
+beside has all three in common with a cell of this one, its result is taken over, and the table says
+from where. The timings are then those of that training.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from xception.studies.cells import Cell
+from xception.studies.photos import ZIP
+from xception.training.config import TrainConfig, read_config
+from xception.weights.atomic import write_whole
+
+
+def take_over(grid: Sequence[Cell], folder: Path) -> None:
+    """Finish the cells of the study in `folder` whose training lies in a folder beside it.
+
+    Only where all are trained on the same photos: the zips made for the studies are compared.
+
+    Raises:
+        UserError: a file of the other study is damaged, or this folder cannot be written to.
+    """
+    missing = [cell for cell in grid if not cell.result.exists() and not cell.run.exists()]
+    if not missing or not (folder / ZIP).exists():
+        return
+    photos, digests = _digest(folder / ZIP), dict[Path, str]()
+    for result in sorted(folder.parent.glob("*/cells/*/seed-*/result.json")):
+        home = result.parents[3]
+        if home.resolve() == folder.resolve() or not (home / ZIP).exists():
+            continue
+        if home not in digests:
+            digests[home] = _digest(home / ZIP)
+        if digests[home] != photos:
+            continue
+        settings = _settings(read_config(result.with_name("config.yaml")))
+        for cell in missing:
+            if not cell.result.exists() and _settings(cell.config) == settings:
+                _copy(result, cell)
+
+
+def _copy(result: Path, cell: Cell) -> None:
+    cell.prepare()
+    cell.run.mkdir(exist_ok=True)
+    shutil.copy(result.parent / "run" / "metrics.csv", cell.run / "metrics.csv")
+    row = json.loads(result.read_text(encoding="utf-8"))
+    row |= {"study": cell.study, "arm": cell.arm}  # `trained_in` stays
+    write_whole(cell.result, lambda file: file.write(json.dumps(row, indent=2).encode()))
+
+
+def _settings(config: TrainConfig) -> TrainConfig:
+    """All that decides what a training comes to: the name of its recipe does not."""
+    return config.model_copy(update={"recipe": ""})
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
