@@ -1,4 +1,4 @@
-"""`xception demo`: the whole way, from the embedded photos to a report and answers."""
+"""`xception demo`: the whole way, from embedded photos or made-up scenes to a report and answers."""
 
 import shlex
 from itertools import chain, count
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from xception.cli import options
+from xception.cli import demo_masks, options
 from xception.cli.output import percent, print_json, print_table, show
 from xception.cli.reporting import report_training
 from xception.cli.train import answer, conclusion
@@ -18,7 +18,9 @@ from xception.training.recipes import configure
 from xception.training.run import train
 from xception.training.trained import TrainedClassifier
 
-SETTINGS: dict[str, Any] = {}  # what differs from the recipe `scratch`
+# What differs from the recipe `scratch`: photos of 96 pixels are read in a millisecond, and a process
+# for them alone would only disturb the threads that compute.
+SETTINGS: dict[str, Any] = {"workers": 0}
 SHOWN = 6  # photos to predict at the end
 
 
@@ -38,17 +40,25 @@ SHOWN = 6  # photos to predict at the end
     help="Another seed, another training.",
 )
 @click.option("--epochs", type=options.EPOCHS, metavar="N", help="Fewer are quicker and worse.")
+@click.option("--masks", is_flag=True, help="Segment scenes of shapes, which are made here.")
 @options.as_json
 @options.quiet
-def command(out: Path | None, seed: int, epochs: int | None, as_json: bool, quiet: bool) -> None:
+def command(
+    out: Path | None, seed: int, epochs: int | None, masks: bool, as_json: bool, quiet: bool
+) -> None:
     """Train, measure, explain and predict on the embedded photos.
 
-    1,200 photos of ten kinds of clothing; a few minutes on two cores, no GPU needed.
+    1,200 photos of ten kinds of clothing; a few minutes on two cores, no GPU needed. With --masks
+    it is 300 scenes of shapes with exact masks, which a small DeepLab V3+ learns to segment.
 
     \b
-    Example:
+    Examples:
       xception demo --out demo
+      xception demo --masks
     """
+    if masks:
+        segment_scenes(out or free_folder(), seed, epochs, as_json, quiet)
+        return
     settings = SETTINGS | {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
     trained = train(
         DEMO_PHOTOS,
@@ -77,6 +87,18 @@ def command(out: Path | None, seed: int, epochs: int | None, as_json: bool, quie
         ],
         right=["probability"],
     )
+    show(f"\n{conclusion(trained, report)}")
+
+
+def segment_scenes(out: Path, seed: int, epochs: int | None, as_json: bool, quiet: bool) -> None:
+    """`--masks`."""
+    repeats = shlex.join(["xception", "demo", "--masks", "--seed", str(seed)])
+    progress = None if quiet else Lines()
+    trained, report, examples = demo_masks.demonstrate(out, seed, epochs, repeats, progress)
+    if as_json:
+        print_json({**answer(trained, report), "examples": examples})
+        return
+    print_table(["held-out scene", "covered by", "mask"], demo_masks.rows(examples))
     show(f"\n{conclusion(trained, report)}")
 
 
