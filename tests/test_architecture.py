@@ -6,6 +6,7 @@ Every rule is a function from a file to its complaints, and is shown to bite on 
 import ast
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +54,7 @@ INNER_IMPORTS: dict[tuple[str, str], str] = {
     ("xception/deploy/extras.py", "openvino"): "an extra: OpenVINO's files",
     ("xception/deploy/extras.py", "nncf"): "an extra: eight bits in OpenVINO's files",
     ("xception/deploy/extras.py", "pyarrow"): "an extra: tables in Parquet",
+    ("xception/deploy/extras.py", "ray"): "an extra: prediction on several machines",
 }
 
 # torchvision does not import beside a CPU build of torch; the others run code from files they read.
@@ -68,7 +70,7 @@ class File(NamedTuple):
 
     @property
     def tree(self) -> ast.Module:
-        return ast.parse(self.source, self.path)
+        return parsed(self)
 
     @property
     def room(self) -> str:
@@ -76,9 +78,15 @@ class File(NamedTuple):
         return self.path.split("/")[1].removesuffix(".py")
 
 
+@cache
+def parsed(file: File) -> ast.Module:
+    return ast.parse(file.source, file.path)
+
+
 Rule = Callable[[File], list[str]]
 
 
+@cache
 def package() -> list[File]:
     paths = sorted((ROOT / "xception").rglob("*.py"))
     return [File(path.relative_to(ROOT).as_posix(), path.read_text("utf-8")) for path in paths]

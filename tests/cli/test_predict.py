@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -261,6 +262,41 @@ def test_parquet_goes_on(xception, photos: Path, trained: Path, tmp_path: Path):
     refused = xception("predict", trained, photos / "test", "--parquet", table)
     assert refused.status == 2
     assert "--resume continues it" in refused.stderr
+
+
+def test_photos_by_url_have_the_same_answers(xception, photos: Path, trained: Path, tmp_path: Path):
+    here = json.loads(xception("predict", trained, photos / "test", "--json").stdout)
+    there = xception("predict", trained, f"file://{photos}/test", "--json", "--explain", tmp_path)
+    assert there.status == 0, there.stderr
+    found = json.loads(there.stdout)
+    assert len(list(tmp_path.iterdir())) == len(found) == 12
+    for answer, expected in zip(found, here, strict=True):
+        assert answer["path"] == f"file://{expected['path']}"
+        assert answer["top"] == expected["top"]
+    none = xception("predict", trained, "memory://no/photos", "--json")
+    assert none.status == 2
+    assert "memory://no/photos: no such file or folder" in none.stderr
+
+
+def test_ray_is_asked_for_in_words(
+    xception, photos: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED"):
+        monkeypatch.setenv(name, "")  # what is set here must not stay
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for arguments, message in [
+        (("--engine", "ray"), 'pip install "xception[ray]"'),
+        (("--engine", "ray", "--explain", tmp_path / "where"), "leave out --engine ray"),
+        (("--workers", "2"), "those of --engine ray"),
+        (("--engine", "spark"), "is not one of 'local', 'ray'"),
+    ]:
+        table = tmp_path / "t.csv"
+        result = xception("predict", trained, photos / "test", "--csv", table, *arguments)
+        assert result.status == 2, arguments
+        assert message in result.stderr
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_go_on(xception, photos: Path, trained: Path, tmp_path: Path):

@@ -189,22 +189,21 @@ def test_a_stream_takes_one_batch_ahead_and_no_more(run: Path, photos: list[Path
 
 def test_a_batch_is_read_while_another_is_computed(run: Path, photos: list[Path]):
     predictor = Predictor(run)
-    reading, pixels, engine = Event(), predictor.pixels, predictor.engine
+    reading, engine = Event(), predictor.engine
     overlapped: list[bool] = []
 
-    def tell(image: Any) -> np.ndarray:
-        if image == photos[1]:
+    def tell(path: str | Path) -> bytes:
+        if path == photos[1]:
             reading.set()
-        return pixels(image)
+        return Path(path).read_bytes()
 
     def wait(x: torch.Tensor) -> torch.Tensor:
         if not overlapped:  # the first batch is not done before the second is being read
             overlapped.append(reading.wait(timeout=10))
         return engine(x)
 
-    predictor.pixels = tell
     predictor.engine = wait  # pyright: ignore[reportAttributeAccessIssue]
-    assert len(list(predictor.stream(photos, batch_size=1))) == 5
+    assert len(list(predictor.stream(photos, batch_size=1, read=tell))) == 5
     assert overlapped == [True]
 
 

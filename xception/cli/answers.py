@@ -48,7 +48,7 @@ class Outlets:
         for table in self._tables:
             table.write([answer])
 
-    def not_done(self, paths: Iterator[Path]) -> Iterator[Path]:
+    def not_done(self, paths: Iterator[Path | str]) -> Iterator[Path | str]:
         """The paths that no earlier run has answered."""
         for path in paths:
             if str(path) in self._done:

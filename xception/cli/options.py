@@ -21,6 +21,14 @@ class FilePath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class PhotoPath(FilePath):
+    """A path, or a URL such as s3://bucket/photos, which stays text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As it is meant."""
+        return value if "://" in str(value) else super().convert(value, param, ctx)
+
+
 class SplitName(click.ParamType):
     """A split by any name that a folder of it may have, or "all"."""
 

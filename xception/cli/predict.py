@@ -1,6 +1,7 @@
 """`xception predict`: photos to answers."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,20 @@ from xception.cli.look import Look, look_options, refuse_masks, segments
 from xception.cli.output import counted, say
 from xception.cli.picture_names import PictureNames
 from xception.cli.predict_masks import predict_masks
-from xception.data.images import ImageError, read_file
+from xception.data.images import ImageError
 from xception.data.names import OVERLAY
+from xception.deploy import on_ray
 from xception.deploy.explain import explain
 from xception.deploy.results import Answer
 from xception.deploy.runtime import Prediction, Predictor
+from xception.deploy.storage import is_url, photos_at_url, read_photo
 from xception.deploy.walk import photos_at
 from xception.errors import UserError
 
 
 @click.command("predict")
 @click.argument("run", type=options.FilePath())
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=options.FilePath())
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=options.PhotoPath())
 @click.option(
     "--top",
     default=5,
@@ -77,13 +80,26 @@ from xception.errors import UserError
     help="Masks: where they go, and the photos with them laid over.",
 )
 @click.option("--probabilities", is_flag=True, help="Masks: write those too, as .npz.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where workers compute: in this process, or by Ray on a cluster (RAY_ADDRESS) or here.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 100_000),
+    metavar="N",
+    help="Of Ray; by default one on each machine, or for each graphics card.",
+)
 @look_options
 @options.batch_size
 @options.device
 @options.quiet
 def command(
     run: Path,
-    images: Sequence[Path],
+    images: Sequence[Path | str],
     top: int,
     as_json: bool,
     csv_file: Path | None,
@@ -93,6 +109,8 @@ def command(
     explain_to: Path | None,
     out: Path | None,
     probabilities: bool,
+    engine: str,
+    workers: int | None,
     scales: Sequence[float],
     mirror: bool | None,
     output_stride: int | None,
@@ -103,27 +121,39 @@ def command(
     """Say what is in photos, or where: classes, or masks from a model that segments.
 
     RUN is the folder of a training, a model file, or a file that `xception export` wrote; IMAGE is
-    a file, a folder or a pattern such as 'holiday/*.jpg'. Files that cannot be read are reported
-    and do not stop the rest; the exit status is then 1. Answers are written as they come, so that a
-    folder may hold millions of photos.
+    a file, a folder or a pattern such as 'holiday/*.jpg', on disk or in object storage. Files that
+    cannot be read are reported and do not stop the rest; the exit status is then 1. Answers are
+    written as they come, so that a folder may hold millions of photos.
 
     \b
     Examples:
       xception predict runs/shirts-1 photo.jpg
       xception predict runs/shirts-1 holiday/ --csv answers.csv --explain where/
       xception predict shirts.onnx archive/ --jsonl answers.jsonl --resume
+      xception predict shirts.onnx s3://archive/2024 --csv answers.csv --engine ray
       xception predict runs/streets-1 photos/ --out masks/
     """
     look = Look(scales, mirror, output_stride)
+    if engine == "ray":
+        if explain_to is not None:
+            raise UserError("--explain computes here: leave out --engine ray")
+        on_ray.load()
+    elif workers is not None:
+        raise UserError("--workers: those of --engine ray; without it this process computes")
     if segments(run):
-        if csv_file or lines_file or parquet_folder or resume or explain_to:
+        if csv_file or lines_file or parquet_folder or resume or explain_to or engine == "ray":
             raise UserError(
-                f"{run} segments photos: --csv, --jsonl, --parquet, --resume and --explain are for "
-                "models that classify; --out FOLDER takes the masks"
+                f"{run} segments photos: --csv, --jsonl, --parquet, --resume, --explain and "
+                "--engine are for models that classify; --out FOLDER takes the masks"
             )
+        urls = [image for image in images if is_url(image)]
+        if urls:
+            raise UserError(f"{urls[0]}: photos for masks are read from disk, not from URLs")
+        found, missing = find_photos(images)
         return predict_masks(
             run,
-            *find_photos(images),
+            map(Path, found),
+            missing,
             out=out,
             look=look,
             probabilities=probabilities,
@@ -134,13 +164,15 @@ def command(
     refuse_masks(look, {"--out": out, "--probabilities": probabilities})
     open_all = open_outlets(csv_file, lines_file, parquet_folder, as_json=as_json, resume=resume)
     paths, missing = find_photos(images)
-    predictor = Predictor(run, device=device_for(run, device))
+    predictor = Predictor(run, device="cpu" if engine == "ray" else device_for(run, device))
     if explain_to is not None:
         _ = predictor.model  # an exported network cannot explain itself
         explain_to.mkdir(parents=True, exist_ok=True)
-    with open_all(min(top, len(predictor.classes))) as outlets:
-        new = outlets.not_done(paths)
-        outcomes = _with_progress(predictor.stream(new, batch_size), quiet)
+    computing = nullcontext(predictor.stream)
+    if engine == "ray":
+        computing = on_ray.workers_on_ray(predictor, workers=workers, device=device)
+    with computing as stream, open_all(min(top, len(predictor.classes))) as outlets:
+        outcomes = _with_progress(stream(outlets.not_done(paths), batch_size), quiet)
         answers = _answers(predictor, outcomes, top, explain_to)
         _write(outlets, chain(missing, answers))
     if resume:
@@ -173,7 +205,7 @@ def _answers(
         best = outcome.top(top)
         answer["top"] = [{"label": label, "probability": share} for label, share in best]
         if explain_to is not None:
-            data = read_file(Path(path), str(path))
+            data = read_photo(path)
             picture = explain_to / f"{names.of(Path(path))}{OVERLAY}"
             explain(predictor, data, str(path), best[0][0]).save(picture, quality=92)
             answer["explanation"] = str(picture)
@@ -186,17 +218,19 @@ def _with_progress(items: Iterator[Any], quiet: bool) -> Iterator[Any]:
     yield from track(items, "predicting", console=console, transient=True, disable=hidden)
 
 
-def find_photos(images: Sequence[Path]) -> tuple[Iterator[Path], list[Answer]]:
+def find_photos(
+    images: Sequence[Path | str],
+) -> tuple[Iterator[Path | str], list[Answer]]:
     """The photos that are meant, found as they are needed, and an answer for each argument without.
 
     Raises:
         UserError: there is no photo at all.
     """
-    walks: list[Iterator[Path]] = []
+    walks: list[Iterator[Path | str]] = []
     missing: list[Answer] = []
     for image in images:
         try:
-            walks.append(photos_at(image))
+            walks.append(photos_at_url(str(image)) if is_url(image) else photos_at(Path(image)))
         except UserError as error:
             reason = str(error).removeprefix(f"{image}: ")
             missing.append({"path": str(image), "top": [], "error": reason})

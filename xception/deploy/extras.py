@@ -15,6 +15,7 @@ PURPOSES = {
     "openvino": ("for files of OpenVINO", "openvino"),
     "nncf": ("for eight bits in files of OpenVINO", "openvino"),
     "pyarrow": ("for Parquet", "parquet"),
+    "ray": ("to compute on several machines", "ray"),
 }
 
 
@@ -77,6 +78,17 @@ def pyarrow() -> ModuleType:
     return package
 
 
+def ray() -> ModuleType:
+    """Hands work to processes on one machine or on many."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would tell its makers what it is used for
+    try:
+        import ray as package  # pyright: ignore[reportMissingImports]  # too heavy for every setup
+        import ray.data  # pyright: ignore[reportMissingImports]
+    except (ImportError, RuntimeError, OSError) as error:
+        raise _absent("ray", error) from error
+    return package
+
+
 def installed(name: str) -> bool:
     """Whether a library of `PURPOSES` can be had; one that does not import counts as missing."""
     known = {
@@ -85,6 +97,7 @@ def installed(name: str) -> bool:
         "openvino": openvino,
         "nncf": nncf,
         "pyarrow": pyarrow,
+        "ray": ray,
     }
     try:
         known[name]()

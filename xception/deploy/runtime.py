@@ -1,6 +1,6 @@
 """The way from a photo to an answer: one `Predictor` for a trained model, whatever runs it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +16,7 @@ from xception.data.images import ImageError, decode, read_file, to_rgb, upright
 from xception.deploy.engines import MODEL_FILE as MODEL_FILE
 from xception.deploy.engines import Engine, EngineModule, TorchEngine, open_engine
 from xception.deploy.engines import find_model as find_model
+from xception.deploy.storage import read_photo
 from xception.errors import UserError
 from xception.evaluation.evaluate import probabilities
 from xception.models.classifier import Classifier, as_classifier
@@ -68,9 +69,9 @@ class Predictor:
         self.engine: Engine = open_engine(path, device=self.device, threads=threads)
         self.card: Card = self.engine.card
         self.classes = self.card.classes
-        self._path = path
+        self.path = Path(path)
         if isinstance(self.engine, TorchEngine):
-            as_classifier(self.engine.network, str(find_model(Path(path))))
+            as_classifier(self.engine.network, str(find_model(self.path)))
         elif self.card.task == "segmentation":
             raise UserError(f"{path} segments images; a classifier is needed")
 
@@ -83,10 +84,10 @@ class Predictor:
         """
         if not isinstance(self.engine, TorchEngine):
             raise UserError(
-                f"{self._path} is an exported network, which cannot show where it looked: "
+                f"{self.path} is an exported network, which cannot show where it looked: "
                 "give the run or its .safetensors file for that"
             )
-        return as_classifier(self.engine.network, str(self._path))
+        return as_classifier(self.engine.network, str(self.path))
 
     @property
     def module(self) -> nn.Module:
@@ -100,7 +101,11 @@ class Predictor:
         return prediction
 
     def stream(
-        self, paths: Iterable[str | Path], batch_size: int = 32
+        self,
+        paths: Iterable[str | Path],
+        batch_size: int = 32,
+        *,
+        read: Callable[[str | Path], bytes] = read_photo,
     ) -> Iterator[tuple[str | Path, Prediction | ImageError]]:
         """Each path with its answer, or with what is wrong with the file, in order.
 
@@ -109,31 +114,30 @@ class Predictor:
         Args:
             paths: image files; taken as they are needed, one batch ahead.
             batch_size: photos computed at once; no more than twice as many are held in memory.
+            read: gives the bytes of a path, or raises `ImageError`; by default from disk or, where
+                a path is a URL such as s3://bucket/photo.jpg, from there.
         """
         remaining = iter(paths)
         with ThreadPoolExecutor() as pool:
 
-            def read() -> tuple[list[str | Path], list[Future[np.ndarray | ImageError]]]:
+            def begin() -> tuple[list[str | Path], list[Future[np.ndarray | ImageError]]]:
                 chunk = list(islice(remaining, batch_size))
-                return chunk, [pool.submit(self._pixels_or_error, path) for path in chunk]
+                return chunk, [pool.submit(self._pixels_or_error, path, read) for path in chunk]
 
-            chunk, reading = read()
+            chunk, reading = begin()
             while chunk:
                 inputs = [one.result() for one in reading]
-                following = read()
+                following = begin()
                 yield from zip(chunk, self._answers(inputs), strict=True)
                 chunk, reading = following
 
     def pixels(self, image: Source) -> UInt8[np.ndarray, "h w c"]:
         """A photo as the network sees it, but not yet normalised. Raises `ImageError`."""
-        preprocess = self.card.preprocess
         if isinstance(image, Image.Image):
-            return preprocess.pixels(to_rgb(upright(image)))
+            return self.card.preprocess.pixels(to_rgb(upright(image)))
         if isinstance(image, bytes):
-            data, name = image, "the image"
-        else:
-            data, name = read_file(Path(image), str(image)), str(image)
-        return preprocess.pixels(decode(data, name, min_side=preprocess.min_side))
+            return self._decoded(image, "the image")
+        return self._decoded(read_file(Path(image), str(image)), str(image))
 
     def tensor(self, image: Source) -> Float[Tensor, "1 c h w"]:
         """What the network sees of a photo. Raises `ImageError`."""
@@ -150,9 +154,15 @@ class Predictor:
         answers = probabilities(logits, self.card.image_task, names)
         return [Prediction(self.classes, row) for row in answers]
 
-    def _pixels_or_error(self, path: str | Path) -> np.ndarray | ImageError:
+    def _decoded(self, data: bytes, name: str) -> np.ndarray:
+        preprocess = self.card.preprocess
+        return preprocess.pixels(decode(data, name, min_side=preprocess.min_side))
+
+    def _pixels_or_error(
+        self, path: str | Path, read: Callable[[str | Path], bytes]
+    ) -> np.ndarray | ImageError:
         try:
-            return self.pixels(path)
+            return self._decoded(read(path), str(path))
         except ImageError as error:
             return error
 

@@ -46,9 +46,18 @@ def _below(folder: Path, name: str, above: frozenset[tuple[int, int]]) -> Iterat
             names = [f"{e.name}/" if e.is_dir() else e.name for e in entries]
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
-    names.sort(key=natural if len(names) <= MANY else None)
-    for entry in names:
+    for entry in in_order(names):
         if entry.endswith("/"):
             yield from _below(folder / entry[:-1], name + entry, above | {identity})
-        elif is_photo(name + entry) and not entry.endswith(OVERLAY):
+        elif is_meant(name + entry):
             yield folder / entry
+
+
+def in_order(names: list[str]) -> list[str]:
+    """The names of one folder as they are gone through; those of folders end with a slash."""
+    return sorted(names, key=natural if len(names) <= MANY else None)
+
+
+def is_meant(name: str) -> bool:
+    """Whether a file of this name, from the top folder, is a photo and none that we drew."""
+    return is_photo(name) and not name.endswith(OVERLAY)

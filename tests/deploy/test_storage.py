@@ -1,0 +1,91 @@
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from xception.data.images import ImageError
+from xception.deploy.storage import is_url, photos_at_url, read_photo
+from xception.deploy.walk import photos_at
+from xception.errors import UserError
+
+NAMES = [
+    "10.jpg", "9.jpg", "B.PNG", "a.webp", "a/2.jpg", "a/10.jpg", "a1/x.jpg", "a b/x.jpg",
+    "z/deep/er/1.tif", ".hidden.jpg", ".hidden/1.jpg", "notes.txt", "1.gradcam.jpg", "é/1.jpg",
+]  # fmt: skip
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    system = fsspec.filesystem("memory")
+    for name in NAMES:
+        system.pipe_file(f"/bucket/photos/{name}", name.encode())
+    yield "memory://bucket/photos"
+    system.rm("/bucket", recursive=True)
+
+
+def test_the_same_photos_in_the_same_order_as_on_disk(bucket: str, tmp_path: Path):
+    for name in NAMES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    expected = [path.relative_to(tmp_path).as_posix() for path in photos_at(tmp_path)]
+    assert len(expected) == 10
+    for url in (bucket, f"{bucket}/", f"file://{tmp_path}"):
+        found = list(photos_at_url(url))
+        assert found == [f"{url.rstrip('/')}/{name}" for name in expected]
+
+
+def test_what_is_found_can_be_read(bucket: str):
+    assert [read_photo(url) for url in photos_at_url(f"{bucket}/a")] == [b"a/2.jpg", b"a/10.jpg"]
+
+
+def test_one_file_and_patterns(bucket: str):
+    assert list(photos_at_url(f"{bucket}/notes.txt")) == [f"{bucket}/notes.txt"]
+    assert list(photos_at_url(f"{bucket}/*.jpg")) == [f"{bucket}/9.jpg", f"{bucket}/10.jpg"]
+    deep = [f"{bucket}/a1/x.jpg", f"{bucket}/a b/x.jpg"]
+    assert list(photos_at_url(f"{bucket}/a*/x.jpg")) == deep
+    assert list(photos_at_url("memory://*/photos/9.jpg")) == [f"{bucket}/9.jpg"]
+
+
+def test_links_to_folders_are_not_followed(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.jpg").write_bytes(b"one")
+    os.symlink(tmp_path, tmp_path / "a" / "circle")
+    os.symlink(tmp_path / "a" / "1.jpg", tmp_path / "2.jpg")
+    url = f"file://{tmp_path}"
+    found = list(photos_at_url(url))
+    assert found == [f"{url}/2.jpg", f"{url}/a/1.jpg"]
+    assert read_photo(found[0]) == b"one"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("memory://nothing/here", "no such file or folder"),
+        ("nowhere://a/b", "Protocol not known: nowhere"),
+        ("zip://a::memory://b", "one storage at a time"),
+        ("memory://nothing/*.jpg", "no image files there"),
+    ],
+)
+def test_what_is_wrong_is_one_line(url: str, said: str):
+    with pytest.raises(UserError, match=said) as caught:
+        photos_at_url(url)
+    assert str(caught.value).startswith(f"{url}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_photo_that_cannot_be_read_is_an_image_error(bucket: str, tmp_path: Path):
+    for path, reason in (
+        (f"{bucket}/none.jpg", "no such file or directory"),
+        ("nowhere://a.jpg", "Protocol not known: nowhere"),
+        (tmp_path / "none.jpg", "no such file or directory"),
+    ):
+        with pytest.raises(ImageError) as caught:
+            read_photo(path)
+        assert (caught.value.name, caught.value.reason) == (str(path), reason)
+
+
+def test_what_is_a_url():
+    assert all(map(is_url, ("s3://bucket/a", "FILE:///a", "git+ssh://a")))
+    assert not any(map(is_url, ("a/b.jpg", "C://a", "://a", "a:/b", Path("s3://a"))))
