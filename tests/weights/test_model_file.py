@@ -9,10 +9,11 @@ import torch
 from model_files import KEY, card_of, join, small_model, split
 
 from xception.errors import UserError
+from xception.models.inception_v3 import InceptionV3
 from xception.models.xception import Xception
 from xception.models.zoo import create_model
 from xception.weights.card import ModelFileError, read_card
-from xception.weights.model_file import load_model, load_weights, save_model
+from xception.weights.model_file import load_model, load_weights, save_model, start_from
 
 
 @pytest.fixture
@@ -217,3 +218,15 @@ def test_an_integer_may_not_stand_for_a_fraction(path, good):
     path.write_bytes(safetensors.torch.save(tensors, {KEY: text}))
     with pytest.raises(ModelFileError, match="another shape or kind"):
         load_model(path)
+
+
+def test_a_tower_can_be_left_behind_and_added():
+    with_tower, without = (
+        InceptionV3(num_classes=3, width=0.02, multiple=1, auxiliary=tower)
+        for tower in (True, False)
+    )
+    assert start_from(without, with_tower, "x") == []
+    for name, value in without.state_dict().items():
+        assert torch.equal(value, with_tower.state_dict()[name])
+    fresh = start_from(with_tower, without, "x")
+    assert {name.split(".")[0] for name in fresh} == {"auxiliary"}

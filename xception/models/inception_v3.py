@@ -126,7 +126,8 @@ class InceptionV3(Classifier):
         norm_epsilon: ε of the normalisation.
         pool_border: what average pooling divides by at the edges: "exclude" the number of pixels
             that are there, as TensorFlow does; "include" 9, as torch's ports do.
-        auxiliary: with the tower of Figure 8, for training (see `forward_both`).
+        auxiliary: with the tower of Figure 8, whose loss training adds to that of the last layer
+            (see `forward_both`); predictions do not ask it.
         width: all numbers of channels times this, to the nearest multiple above 0 of:
         multiple: 8, 4, 2 or 1.
         stem_stride: 2, or 1 for images of 32 to 96 pixels: the first convolution then sees every

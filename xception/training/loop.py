@@ -32,6 +32,7 @@ from xception.training.precision import autocast
 from xception.training.progress import Progress, Step
 from xception.training.randomness import seed_torch
 from xception.training.schedules import factor
+from xception.training.tower import with_tower
 from xception.weights.atomic import write_whole
 
 _SAVE = 1000  # not a signal's number: only save
@@ -64,7 +65,7 @@ class Trainer:
         progress: Progress,
     ):
         self.config, self.world, self.feed, self.progress = config, world, feed, progress
-        self.objective, self.keep_best = objective, keep_best
+        self.keep_best = keep_best
         self.folder, self.fingerprint = folder, fingerprint
         device = world.device
         module = synchronize_batch_norms(module, world)
@@ -73,7 +74,8 @@ class Trainer:
         self.average = (
             build_average(self.module, config.average_decay) if config.average_decay else None
         )
-        self.parallel = DistributedDataParallel(self.module) if world.size > 1 else self.module
+        asked, self.objective = with_tower(self.module, objective)
+        self.parallel = DistributedDataParallel(asked) if world.size > 1 else asked
         self.autocast = autocast(config.precision, device)
         self.at = Position()
         self._sums = torch.zeros(3, device=device)  # loss, right, answers since the last look

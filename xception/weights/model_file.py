@@ -118,8 +118,8 @@ def load_classifier(path: str | Path) -> Classifier:
     return as_classifier(load_model(path), str(path))
 
 
-FREE_OPTIONS = ("num_classes", "dropout", "output_stride")
-"""Options that change no weight but the last layer's."""
+FREE_OPTIONS = ("num_classes", "dropout", "output_stride", "auxiliary")
+"""Options that change no weight but the last layer's, or only add some (a tower)."""
 
 
 def load_weights(
@@ -148,7 +148,6 @@ def start_from(
     if isinstance(model, Segmenter) and isinstance(source, Classifier):
         _check_same(model.backbone, source, path)
         weights = {f"backbone.{name}": value for name, value in source.state_dict().items()}
-        weights = {name: weights[name] for name in weights.keys() & model.state_dict().keys()}
     else:
         _check_same(model, source, path)
         weights = source.state_dict()
@@ -158,8 +157,10 @@ def start_from(
         if not same_classes:
             last = tuple(f"{layer}." for layer in (model.LAST_LAYER, *model.SIDE_LAYERS))
             weights = {name: weights[name] for name in weights if not name.startswith(last)}
+    known = model.state_dict()
+    weights = {name: value for name, value in weights.items() if name in known}
     model.load_state_dict(weights, strict=False)
-    return [name for name in model.state_dict() if name not in weights]
+    return [name for name in known if name not in weights]
 
 
 def _check_same(model: Network, source: Network, path: str | Path) -> None:
