@@ -1,4 +1,4 @@
-"""`xception demo`: the whole way, from embedded photos or made-up scenes to a report and answers."""
+"""`xception demo`: the whole way, from embedded photos or scenes to a report and answers."""
 
 import shlex
 from itertools import chain, count
