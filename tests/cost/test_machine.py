@@ -29,3 +29,9 @@ def test_the_first_two_runs_do_not_count():
     assert len(seconds) == 3
     assert all(one >= 0 for one in seconds)
     assert median_ms(lambda: None, CPU, repeats=3) < 1000
+
+
+def test_of_two_measurements_the_higher_ceilings():
+    one = Machine("cpu", 2, macs_per_second=3e9, bytes_per_second=5e9)
+    other = Machine("cpu", 2, macs_per_second=4e9, bytes_per_second=1e9)
+    assert one.or_better(other) == Machine("cpu", 2, 4e9, 5e9) == other.or_better(one)

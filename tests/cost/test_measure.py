@@ -83,3 +83,10 @@ def test_one_axis():
 
 def test_ratio():
     assert Timed(separable_ms=2.0, regular_ms=8.0).ratio == 0.25
+
+
+@pytest.mark.parametrize(("ceiling", "disturbed"), [(1e3, True), (1e18, False)])
+def test_layers_above_the_ceiling_show_that_the_machine_was_busy(ceiling, disturbed):
+    machine = Machine("cpu", 1, ceiling, 1e8)
+    found = measure(nn.Conv2d(3, 4, 3), 8, device=CPU, repeats=1, machine=machine)
+    assert found.disturbed is disturbed

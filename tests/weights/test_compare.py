@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from xception.errors import UserError
+from xception.models.inception_v3 import InceptionV3
 from xception.models.mobilenet_v1 import MobileNetV1
 from xception.weights.compare import compare
 
@@ -83,3 +84,12 @@ def test_what_cannot_be_compared(pair):
     pair[1].head.add_module("more", nn.ReLU())
     with pytest.raises(UserError, match=r"only one has head\.more"):
         compare(*pair, size=64)
+
+
+def test_a_tower_that_only_one_has_is_no_difference():
+    with_tower = InceptionV3(num_classes=2, width=0.02, multiple=1, auxiliary=True).eval()
+    without = InceptionV3(num_classes=2, width=0.02, multiple=1).eval()
+    without.load_state_dict(with_tower.state_dict(), strict=False)
+    found = compare(with_tower, without, size=75)
+    assert found.first is None
+    assert found.options == {"auxiliary": (True, False)}

@@ -175,6 +175,11 @@ def measured_lines(found: Measured) -> Iterator[str]:
         f"one image: {found.whole_ms:.1f} ms; its layers one by one {layers:.1f} ms; at best "
         f"{least:.1f} ms, each from memory, at the ceilings (a cache may beat that)"
     )
+    if found.disturbed:
+        yield (
+            "layers were faster than the arithmetic ceiling: other work must have been running; "
+            "measure again when the machine is idle"
+        )
     if found.exchanges:
         separable = sum(one.separable_ms for one in found.exchanges)
         regular = sum(one.regular_ms for one in found.exchanges)

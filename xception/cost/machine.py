@@ -8,7 +8,7 @@ layer whose values are still in a cache can beat the second.
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -28,6 +28,14 @@ class Machine:
     def floor_ms(self, macs: int, moved_bytes: int) -> float:
         """The least time for so much work: what takes longer, the arithmetic or the moving."""
         return 1e3 * max(macs / self.macs_per_second, moved_bytes / self.bytes_per_second)
+
+    def or_better(self, other: "Machine") -> "Machine":
+        """The higher of both ceilings of two measurements: a busy machine seems a slow one."""
+        return replace(
+            self,
+            macs_per_second=max(self.macs_per_second, other.macs_per_second),
+            bytes_per_second=max(self.bytes_per_second, other.bytes_per_second),
+        )
 
     def bound(self, macs: int, moved_bytes: int) -> str:
         """Which of the two takes longer: "arithmetic" or "bandwidth"."""

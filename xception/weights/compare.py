@@ -94,12 +94,15 @@ def compare(one: Network, other: Network, *, size: int, seed: int = 0) -> Compar
     return Comparison(found, differ)
 
 
-def _layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules that compute, by path; those that only hold others are none."""
+def _layers(model: Network) -> dict[str, nn.Module]:
+    """The modules that compute, by path; those that only hold others are none, nor is a tower."""
+    towers = {layer.split(".")[0] for layer in model.SIDE_LAYERS}
     return {
         name: module
         for name, module in model.named_modules()
-        if not any(True for _ in module.children()) and not isinstance(module, nn.Identity)
+        if not any(True for _ in module.children())
+        and not isinstance(module, nn.Identity)
+        and name.split(".")[0] not in towers
     }
 
 

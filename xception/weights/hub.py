@@ -87,11 +87,13 @@ def _download(published: Published) -> Path:
     """The file in the cache, fetched if it is not there."""
     try:
         from huggingface_hub import errors, hf_hub_download
+        from huggingface_hub.utils import logging
     except ImportError as error:
         raise UserError(
             "published weights are fetched by huggingface-hub: pip install huggingface-hub"
         ) from error
     where = f"{published.repo}/{published.file}"
+    logging.set_verbosity_error()  # it would tell of each try; what comes of them is said below
     try:
         return Path(hf_hub_download(published.repo, published.file, revision=published.revision))
     except (errors.RepositoryNotFoundError, errors.RemoteEntryNotFoundError) as error:

@@ -58,3 +58,18 @@ def test_there_and_back_is_the_same_bytes(source):
         for name, value in model.state_dict().items():
             if not name.endswith("num_batches_tracked"):
                 assert torch.equal(weights[name], value), name
+
+
+def test_deeplab_with_regular_convolutions_under_the_names_of_slim_repeat():
+    source = next(one for one in SOURCES if one.network == "DeepLab V3+ over xception_65")
+    with torch.device("meta"):
+        ours = create_model("deeplab_v3plus", **source.options, separable=False).state_dict()
+    arrays = {
+        row.theirs: np.broadcast_to(np.float32(0), row.their_shape(tuple(ours[row.ours].shape)))
+        for row in source.rows(ours)
+    }
+    assert arrays["decoder/decoder_conv0/decoder_conv0_1/weights"].shape == (3, 3, 304, 256)
+    assert arrays["decoder/decoder_conv0/decoder_conv0_2/weights"].shape == (3, 3, 256, 256)
+    assert arrays["aspp1/weights"].shape == (3, 3, 2048, 256)
+    fit = identify(foreign("tensorflow", arrays), PATH)
+    assert (fit.source, fit.options["separable"]) == (source, False)

@@ -19,12 +19,14 @@ def tensorflow_parts(ours: Collection[str], scope: str) -> Iterator[Part]:
             yield from _conv(f"aspp.{place}", theirs)
     rates = {name.split(".")[2] for name in ours if name.startswith("aspp.branches.")} - {"0"}
     for number in sorted(rates, key=int):
-        yield from _either(ours, f"aspp.branches.{number}", f"aspp{number}")
+        yield from _either(ours, f"aspp.branches.{number}", f"aspp{number}", f"aspp{number}")
     yield from _conv("aspp.project", "concat_projection")
     if "decoder.reduce.0.weight" in ours:
         yield from _conv("decoder.reduce", "decoder/feature_projection0")
         for i in range(2):
-            yield from _either(ours, f"decoder.refine.{i}", f"decoder/decoder_conv{i}")
+            # Regular ones are made by `slim.repeat`, which numbers them within a scope.
+            regular = f"decoder/decoder_conv0/decoder_conv0_{i + 1}"
+            yield from _either(ours, f"decoder.refine.{i}", f"decoder/decoder_conv{i}", regular)
     yield Part("head.classifier", "logits/semantic", "biased")
 
 
@@ -33,9 +35,9 @@ def _conv(ours: str, theirs: str) -> Iterator[Part]:
     yield Part(f"{ours}.1", theirs, "norm")
 
 
-def _either(ours: Collection[str], here: str, theirs: str) -> Iterator[Part]:
-    """A separable convolution, or a regular one."""
+def _either(ours: Collection[str], here: str, separable: str, regular: str) -> Iterator[Part]:
+    """A separable convolution, or a regular one, which may have another name there."""
     if f"{here}.0.depthwise.weight" in ours:
-        yield from tensorflow_separable(f"{here}.0", theirs)
+        yield from tensorflow_separable(f"{here}.0", separable)
     else:
-        yield from _conv(here, theirs)
+        yield from _conv(here, regular)
