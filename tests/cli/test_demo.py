@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from xception.cli import demo
+from xception.cli import demo, demo_masks
 from xception.cli.demo import free_folder
 
 
@@ -38,6 +38,31 @@ def test_the_whole_way_on_a_small_set(
     report = json.loads((tmp_path / "demo-2/report.json").read_text("utf-8"))
     assert report["command"] == "xception demo --seed 1"
     assert report["config"]["seed"] == 1
+
+
+def test_scenes_with_masks(xception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    tiny = {
+        "model_options.backbone_options.width": 0.05,
+        "model_options.encoder_channels": 8,
+        "joint.crop": 33,
+        "batch_size": 7,
+        "workers": 0,
+        "device": "cpu",
+    }
+    monkeypatch.setattr(demo_masks, "SETTINGS", demo_masks.SETTINGS | tiny)
+    monkeypatch.setattr(demo_masks, "SCENES", 20)
+    monkeypatch.setattr(demo_masks, "SIDE", 40)
+    out = tmp_path / "Szenen é"
+    result = xception("demo", "--masks", "--epochs", "1", "--out", out)
+    assert result.status == 0, result.stderr
+    assert "epoch 1/1" in result.stderr
+    assert f"report: {out / 'report.html'}" in result.stdout
+    rows = [line for line in result.stdout.splitlines() if line.startswith("test/")]
+    assert len(rows) == 4
+    assert all("ground" in row for row in rows)
+    assert len(list((out / "masks").glob("*.overlay.jpg"))) == 4
+    report = json.loads((out / "report.json").read_text("utf-8"))
+    assert report["command"] == "xception demo --masks --seed 0"
 
 
 def test_folders_are_never_reused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -11,6 +11,7 @@ from PIL import Image
 from segmenters import small_segmenter
 
 from xception.data.scenes import SCENE_CLASSES, write_scenes
+from xception.deploy.segment import PhotoSegmenter
 from xception.evaluation.segmentation_report import SegmentationReport
 from xception.weights.model_file import save_model
 
@@ -132,9 +133,23 @@ def test_evaluate(xception, segmenting: Path, scenes: Path, tmp_path: Path):
     assert told.asked == "The network saw each photo mirrored too."
     assert told.data is not None
     assert told.data.totals == {"test": 4}
+    assert told.data.findings == ()  # nothing of what a training would want
     html = (judged / "report.html").read_text("utf-8")
     assert html.count("<img") == 4 * 3 + 4
     assert "Szenen é" in html
+
+
+def test_bands_are_said_aloud(
+    xception, segmenting: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(PhotoSegmenter, "in_bands", lambda self, height, width: True)
+    photo = scenes / "test/images/0008.jpg"
+    result = xception("predict", segmenting, photo, "--out", tmp_path)
+    assert result.status == 0
+    assert f"{photo}: 40x40 pixels, computed in overlapping bands of rows" in result.stderr
+    result = xception("evaluate", segmenting, scenes, "--workers", "0")
+    assert result.status == 0
+    assert "4 large photos computed in overlapping bands of rows" in result.stderr
 
 
 def test_evaluate_prints_figures(xception, segmenting: Path, scenes: Path):
@@ -191,4 +206,5 @@ def test_unknown_values_are_refused_and_damaged_pairs_are_counted(
     Image.fromarray(np.full((40, 40), 77, np.uint8)).save(mask)
     result = xception("evaluate", segmenting, folder, "--workers", "0")
     assert result.status == 2
-    assert "77" in result.stderr
+    assert f"77 (1,600 pixels in 1 mask: test/masks/{mask.name})" in result.stderr
+    assert "training masks" not in result.stderr

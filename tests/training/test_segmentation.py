@@ -131,6 +131,26 @@ def test_masks_of_nothing_but_ignored_pixels_are_refused_before_training(scenes,
         train(copy, tiny_masks(), tmp_path / "run")
 
 
+def test_masks_that_cannot_be_used(scenes, tmp_path):
+    copy = tmp_path / "scenes"
+    shutil.copytree(scenes, copy)
+    first, second, third, *_ = open_pairs(copy).of("train")
+    torn = copy / first.mask
+    torn.write_bytes(torn.read_bytes()[:60])
+    checked = check_pairs(copy, tiny_masks(), Silent())  # one of twenty is left out
+    assert set(checked.audit.unreadable) == {first.photo}
+    assert first.photo not in {pair.photo for pair in checked.pairs.pairs}
+    with Image.open(copy / second.mask) as image:
+        image.crop((0, 0, 36, 35)).save(copy / second.mask)
+    with pytest.raises(UserError, match=r"36 × 35 pixels, but its photo has 36 × 36"):
+        train(copy, tiny_masks(), tmp_path / "run")
+    shutil.copy(scenes / second.mask, copy / second.mask)
+    Image.fromarray(np.full((36, 36), 9, np.uint8)).save(copy / third.mask)
+    with pytest.raises(UserError, match=rf"9 \(1,296 pixels in 1 mask: {third.mask}\)"):
+        train(copy, tiny_masks(), tmp_path / "run")
+    assert not (tmp_path / "run/last.ckpt").exists()
+
+
 def test_a_network_for_whole_photos_is_refused(scenes, tmp_path):
     config = tiny_masks(model="xception41", model_options={"width": 0.01})
     with pytest.raises(UserError, match=r"model_options.backbone=xception41"):

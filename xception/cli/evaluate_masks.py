@@ -5,13 +5,14 @@
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from xception.cli.figures import print_pixel_metrics
 from xception.cli.look import Look
@@ -19,11 +20,12 @@ from xception.cli.output import counted, print_json, say
 from xception.cli.segmentation_reporting import report_measured_masks
 from xception.data.kind import task_of
 from xception.data.pair_audit import audit_pairs
+from xception.data.pair_findings import OF_TRAINING
 from xception.data.pair_loader import PairBatch, evaluation_pairs
 from xception.data.pairs import Layout, PairSet, open_pairs
 from xception.data.splits import SPLITS, Split
 from xception.errors import UserError
-from xception.evaluation.segmentation import evaluate_pairs
+from xception.evaluation.segmentation import Piece, evaluate_pairs
 from xception.evaluation.segmentation_report import Masks
 
 
@@ -70,8 +72,9 @@ def evaluate_masks(
         say(note, quiet=quiet)
     pairs, part, named = choose_pairs(opened.like(segmenter.classes), split, photos, quiet)
     found = audit_pairs(pairs)
-    if found.unknown:
-        raise UserError(f"{found.refusal}; `xception check {photos}` says more")
+    unknown = [one.message for one in found.findings if one.kind == "unknown_values"]
+    if unknown:
+        raise UserError(f"{unknown[0]} `xception check {photos}` says more")
     pairs = pairs.without(found.unreadable)
     members = pairs.of(part)
     if not members:
@@ -79,9 +82,21 @@ def evaluate_masks(
     if found.unreadable:
         say(f"skipping {counted(len(found.unreadable), 'unusable pair')}", quiet=quiet)
     batches = evaluation_pairs(pairs, part, preprocess=segmenter.card.preprocess, workers=workers)
+    banded: list[bool] = []
+
+    def segment(pixels: Tensor) -> Iterable[Piece]:
+        banded.append(segmenter.in_bands(pixels.shape[0], pixels.shape[1]))
+        return segmenter(pixels)
+
     counts = evaluate_pairs(
-        segmenter, _with_progress(batches, len(members), quiet), num_classes=len(pairs.classes)
+        segment, _with_progress(batches, len(members), quiet), num_classes=len(pairs.classes)
     )
+    if any(banded):
+        say(
+            f"{counted(sum(banded), 'large photo')} computed in overlapping bands of rows; "
+            "the answers are those of whole photos",
+            quiet=quiet,
+        )
     metrics = counts.figures(pairs.classes)
     if report_to is not None:
         page = report_measured_masks(
@@ -91,7 +106,7 @@ def evaluate_masks(
             counts.photos,
             split=part,
             metrics=metrics,
-            data=Masks.of(found),
+            data=Masks.of(found, leaving=OF_TRAINING),
             asked=look.words(),
             title=f"{run.resolve().name} on {photos.resolve().name}",
             command=shlex.join(["xception", *sys.argv[1:]]),

@@ -18,6 +18,13 @@ RARE = 0.001
 MUCH_IGNORED = 0.5
 #: Different unknown values that are remembered; smoothed masks of colours have millions.
 MAX_UNKNOWN = 1000
+#: What troubles a training only, and not whoever measures on some of the photos.
+OF_TRAINING: frozenset[Kind] = frozenset(
+    {
+        *("one_class", "absent_class", "rare_class", "missing_from_split"),
+        *("no_validation", "no_test", "split_made"),
+    }
+)
 _FILES_SHOWN = 3
 
 Seen = Sequence[tuple[Pair, PairLook]]

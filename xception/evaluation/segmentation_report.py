@@ -1,6 +1,6 @@
 """The report of a network that segments: `report.json` is the truth, `report.html` its view."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from markupsafe import Markup
 from pydantic import Field
 
-from xception.data.findings import Finding
+from xception.data.findings import Finding, Kind
 from xception.data.masks import RGB
 from xception.data.pair_audit import PairAudit
 from xception.data.pair_loader import PairBatch, read_pair
@@ -64,8 +64,8 @@ class Masks(Record):
     """What the check noticed, with the first files of each."""
 
     @classmethod
-    def of(cls, audit: PairAudit) -> "Masks":
-        """What a report says about photos with masks and their audit."""
+    def of(cls, audit: PairAudit, *, leaving: Collection[Kind] = ()) -> "Masks":
+        """What a report says about photos with masks and their audit, less some findings."""
         there: list[Split] = [split for split in SPLITS if audit.counts[split]]
         return cls(
             layout=audit.layout,
@@ -77,6 +77,7 @@ class Masks(Record):
             findings=tuple(
                 finding.model_copy(update={"files": finding.files[:LISTED_FILES], "groups": ()})
                 for finding in audit.findings
+                if finding.kind not in leaving
             ),
         )
 

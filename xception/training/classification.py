@@ -118,7 +118,7 @@ def check_photos(path: str | Path, config: TrainConfig, progress: Progress) -> C
     photos = open_photos(path)
     findings = audit(photos, config.preprocess.size)
     if findings.refusal is not None:
-        raise UserError(f"{findings.refusal}; `xception check {path}` says more")
+        raise UserError(f"{findings.refusal} `xception check {path}` says more")
     if findings.unreadable:
         progress.note(f"skipping {len(findings.unreadable)} unreadable photos (see the report)")
     return Classification(photos.without(findings.unreadable), findings)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from xception.errors import UserError
 
+LOCK_FILE = ".lock"  # stays behind, empty
+
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
@@ -23,7 +25,7 @@ def hold(folder: Path) -> Iterator[None]:
         return
     import fcntl
 
-    with (folder / ".lock").open("w") as file:
+    with (folder / LOCK_FILE).open("w") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

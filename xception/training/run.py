@@ -12,7 +12,7 @@ from xception.training.classification import check_photos
 from xception.training.config import TrainConfig, read_config, refuse_settings, to_yaml
 from xception.training.distributed import join_world, lead
 from xception.training.interrupts import stop_on_signals
-from xception.training.lock import hold
+from xception.training.lock import LOCK_FILE, hold
 from xception.training.progress import Progress, Silent
 from xception.training.segmentation import check_pairs
 from xception.training.subject import Subject
@@ -93,7 +93,8 @@ def prepare_folder(folder: Path, config: TrainConfig, photos: str | Path, resume
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be made: {error.strerror}") from None
-    if not resume and any(folder.iterdir()):
+    # A training that was refused leaves its lock: what was wrong with the photos is then mended.
+    if not resume and any(path.name != LOCK_FILE for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty: --out names another folder")
 
 

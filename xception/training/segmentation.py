@@ -117,7 +117,7 @@ def check_pairs(path: str | Path, config: TrainConfig, progress: Progress) -> Se
         progress.note(note)
     findings = audit_pairs(pairs)
     if findings.refusal is not None:
-        raise UserError(f"{findings.refusal}; `xception check {path}` says more")
+        raise UserError(f"{findings.refusal} `xception check {path}` says more")
     if findings.unreadable:
         progress.note(f"skipping {len(findings.unreadable)} unusable pairs (see the report)")
     for split in SPLITS:
