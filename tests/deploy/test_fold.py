@@ -8,6 +8,8 @@ from torch import nn
 
 from xception.deploy.fold import fold, folded, last_convolutions
 from xception.layers import Conv2d, SeparableConv2d
+from xception.layers.exchange import separated_like
+from xception.layers.separable import Order
 from xception.models.inception_parts import Conv, Fork, Parts
 from xception.models.zoo import create_model
 
@@ -170,3 +172,18 @@ def test_the_structure_without_memory():
     fold(empty)
     assert set(empty.state_dict()) == names
     assert not any(name.endswith("running_var") for name in names)
+
+
+@pytest.mark.parametrize("ranks", [2, (1, 3, 2, 1, 2, 3)])
+@pytest.mark.parametrize("order", ["depthwise_first", "pointwise_first"])
+def test_exchanged_convolutions(order: Order, ranks: int | tuple[int, ...]):
+    """A normalisation behind the sum of several separable convolutions may stay."""
+    torch.manual_seed(0)
+    exchanged = separated_like(nn.Conv2d(6, 6, 3), order=order, ranks=ranks, bias=True)
+    for parameter in exchanged.parameters():
+        nn.init.normal_(parameter)
+    row = nn.Sequential(exchanged, random_norm(6), nn.ReLU()).eval()
+    x = torch.randn(2, 6, 8, 9)
+    changed = folded(row)
+    torch.testing.assert_close(changed(x), row(x), rtol=1e-4, atol=1e-4)
+    assert bool(norms(changed)) == (order == "pointwise_first")

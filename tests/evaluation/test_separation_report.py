@@ -23,8 +23,8 @@ from xception.evaluation.separation_report import (
 def layer(name: str = "block1.conv", **changes: Any) -> Layer:
     given: dict[str, Any] = {
         "name": name, "order": "depthwise_first", "ranks": (1, 2, 0), "mean_rank": 1.0,
-        "error": 0.25, "output_error": 0.125, "macs_before": 2_000_000, "macs_after": 500_000,
-        "ms_before": 2.0, "ms_after": 1.0,
+        "error": 0.25, "output_error": 0.125, "output_bound": 3.21, "macs_before": 2_000_000,
+        "macs_after": 500_000, "ms_before": 2.0, "ms_after": 1.0,
     }  # fmt: skip
     return Layer(**{**given, **changes})
 
@@ -57,7 +57,7 @@ def text_of(page: str) -> str:
 def test_the_page_says_what_was_found():
     text = text_of(render(report(curve=POINTS)))
     for said in ("50 %", "89.0 %", "90.5 %", "214 test photos", "97.0 %",
-                 "256 photos", "1.60 × as fast", "block1.conv", "depthwise first", "12.5 %",
+                 "256 photos", "1.60 × as fast", "block1.conv", "depthwise first", "12.5 %", "3.21",
                  "it sees the image itself", "xception separate …", "80.0 %"):  # fmt: skip
         assert said in text, said
 

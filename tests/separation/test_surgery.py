@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from xception.cost.count import count
 from xception.errors import UserError
 from xception.models.zoo import create_model
 from xception.separation.candidates import Candidate
@@ -126,15 +127,26 @@ def test_a_disguised_separable_network_is_found_out():
         torch.testing.assert_close(changed(images(8)), model(images(8)), rtol=0, atol=1e-4)
 
 
-def test_one_dimensional_kernels_of_inception_need_no_more_than_their_taps():
-    model = create_model("inception_v3", num_classes=3).eval()
+def test_all_kernels_of_inception_are_exchanged():
+    """3x3, 5x5, 1x7, 7x1, 1x3 and 3x1: exactly at their largest ranks, more cheaply at rank 1."""
+    torch.manual_seed(0)
+    model = create_model("inception_v3", num_classes=3, width=0.1).eval()
     prepared = prepare(model, model.MINIMUM_SIZE, 3, with_menu=False)
-    flat = [site for site in prepared.sites if 1 in site.conv.kernel_size and site.taps > 1]
-    assert len(flat) > 20
-    for site in flat:
-        assert site.most("depthwise_first") == max(site.conv.kernel_size)
-    by_taps = {site.taps for site in prepared.sites}
-    assert {3, 7, 9, 25} <= by_taps
+    changed, done = prepared.operate(full(prepared))
+    kernels = {site.name: site.conv.kernel_size for site in prepared.sites}
+    seen = {kernels[one.name] for one in done}
+    assert seen == {(3, 3), (5, 5), (1, 7), (7, 1), (1, 3), (3, 1)}
+    lines = [one for one in done if 1 in kernels[one.name]]
+    assert len(lines) > 20
+    assert all(one.ranks == max(kernels[one.name]) for one in lines)  # and no more
+    assert all(one.error < 1e-6 for one in done)
+    x = torch.randn(2, 3, model.MINIMUM_SIZE, model.MINIMUM_SIZE)
+    with torch.no_grad():
+        torch.testing.assert_close(changed(x), model(x), rtol=0, atol=1e-4)
+    plan = prepared.of_rank(1)
+    assert {kernels[name] for name in plan.choices} == seen
+    cheaper, _ = prepared.operate(plan)
+    assert count(cheaper, model.MINIMUM_SIZE, 3).total["macs"] == plan.macs < prepared.total_macs
 
 
 def test_what_cannot_be_asked():

@@ -17,6 +17,7 @@ from xception.cli.separation_target import (
     point,
     scores,
     sentence,
+    way,
 )
 from xception.data.folders import PhotoSet
 from xception.data.loader import evaluation_batches
@@ -201,7 +202,7 @@ class Bench:
                 f"{100 * fraction:.1f} % of the MACs: {100 * score:.2f} % "
                 f"instead of {100 * before:.2f} % of the validation photos"
             )
-            tried.append(point(prepared, result.plan, data_aware=score))
+            tried.append(point(prepared, result.plan, **{way(prepared): score}))
             if before - score <= max_drop:
                 best, high = result, fraction
             else:
@@ -279,11 +280,7 @@ class Bench:
         """The points with that of the network that was made, where there are validation photos."""
         if not self.photos.of("validation"):
             return list(points)
-        own: dict[str, float | None] = {
-            "data_free" if prepared.photos is None else "data_aware": self.score(
-                result.model, "validation"
-            )
-        }
+        own: dict[str, float | None] = {way(prepared): self.score(result.model, "validation")}
         if tuning is not None:
             own["fine_tuned"] = tuning.score_after
         others = [one for one in points if one.macs != result.plan.macs]

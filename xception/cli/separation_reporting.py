@@ -90,7 +90,7 @@ def report_separation(
         left=tuple(
             Left(
                 name=site.name,
-                reason=site.refusal or "it hurts less to save in other layers",
+                reason=site.refusal or target.why_left,
                 macs=site.macs,
             )
             for site in prepared.sites
@@ -134,6 +134,7 @@ def _layer(one: Exchanged, ms_before: float, ms_after: float) -> Layer:
         mean_rank=mean,
         error=one.error,
         output_error=one.output_error,
+        output_bound=one.output_bound,
         macs_before=one.macs_before,
         macs_after=one.macs_after,
         ms_before=ms_before,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from xception.errors import UserError
 from xception.evaluation.separation_report import Point
@@ -34,6 +35,13 @@ class Target:
         return f"rank {self.rank} everywhere"
 
     @property
+    def why_left(self) -> str:
+        """Why a layer that could be exchanged was not."""
+        if self.needs_menu:
+            return "it hurts less to save in other layers"
+        return "it would not become cheaper by that"
+
+    @property
     def needs_menu(self) -> bool:
         """Whether all ways to write each layer are to be tried."""
         return self.macs is not None or self.max_drop is not None
@@ -62,6 +70,11 @@ def plan_for(prepared: Prepared, target: Target) -> Plan:
     if not plan.choices:
         raise UserError(f"{target.words}: no layer becomes cheaper by that, so nothing was changed")
     return plan
+
+
+def way(prepared: Prepared) -> Literal["data_free", "data_aware"]:
+    """The way in which layers are exchanged, as a point of the curve calls it."""
+    return "data_free" if prepared.photos is None else "data_aware"
 
 
 def point(prepared: Prepared, plan: Plan, **scores: float | None) -> Point:

@@ -26,6 +26,8 @@ class Layer(Record):
     """Of the kernel: relative, in the Frobenius norm."""
     output_error: float | None
     """Of its output on the photos it was fitted to, over the output's standard deviation."""
+    output_bound: float
+    """For any input: the norm of the output's change (the bias apart) by that of the input."""
     macs_before: int
     macs_after: int
     ms_before: float

@@ -51,6 +51,9 @@ class Exchanged:
     output_error: float | None
     """Of the layer's output on the images it was fitted to: relative to its standard deviation.
     None without images."""
+    output_bound: float
+    """What the exchange of the kernel changes in the layer's output never has more than this times
+    the norm of its padded input, whatever that is; the bias apart."""
     macs_before: int
     macs_after: int
 
@@ -95,6 +98,7 @@ def exchange(
                 bias=fitted.bias,
                 error=fitted.error,
                 output_error=fitted.output_error,
+                output_bound=fitted.output_bound,
                 macs_before=site.macs,
                 macs_after=site.macs_of(choice.order, fitted.ranks),
             )
