@@ -1,8 +1,9 @@
 """Kill one training many times at random moments, resume it each time, and compare the last bytes.
 
-    python benchmarks/kill.py [--kills 50] [--epochs 600] [--seed 0]
+    python benchmarks/kill.py [--masks] [--kills 50] [--epochs 600] [--seed 0]
 
-The training (small squares of three colours, a loader process, weight averaging, mixup) runs as a
+The training (small squares of three colours, a loader process, weight averaging, mixup; with
+`--masks` small scenes of shapes, and a network that segments them) runs as a
 user's would, `xception train`, in a process of its own. It is killed with SIGKILL after a random
 time, start-up included, and resumed, until it was killed `--kills` times; then it may finish. The
 same training, never killed, must leave the same bytes in `model.safetensors`.
@@ -20,6 +21,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from xception.data.scenes import write_scenes
+
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (200, 50, 40)}
 COUNTS = {"train": 14, "validation": 5, "test": 4}
 SETTINGS = {
@@ -27,6 +30,18 @@ SETTINGS = {
     "model_options": "{width: 0.01, middle: 0, stem_stride: 1}",
     "augment.mixup": 0.2,
     "batch_size": 8,
+    "average_decay": 0.99,
+    "checkpoint_minutes": 0.005,
+}
+
+
+BACKBONE = "backbone: xception, backbone_options: {width: 0.01, middle: 0}, rates: [1]"
+WIDTHS = "encoder_channels: 8, low_level_channels: 4, decoder_channels: 8"
+MASK_SETTINGS = {
+    "model_options": f"{{{BACKBONE}, {WIDTHS}}}",
+    "joint.crop": 33,
+    "joint.shorter_side": 36,
+    "batch_size": 4,
     "average_decay": 0.99,
     "checkpoint_minutes": 0.005,
 }
@@ -43,20 +58,20 @@ def paint(folder: Path) -> None:
                 image.save(folder / split / name / f"{number}.png")
 
 
-def command(photos: Path, run: Path, epochs: int) -> list[str]:
+def command(photos: Path, run: Path, settings: dict[str, object]) -> list[str]:
     program = [sys.executable, "-m", "xception", "train", str(photos), "--out", str(run), "--quiet"]
     if (run / "config.yaml").exists():
         return [*program, "--resume"]
-    settings = SETTINGS | {"epochs": epochs}
     return [*program, *(word for k, v in settings.items() for word in ("--set", f"{k}={v}"))]
 
 
-def start(photos: Path, run: Path, epochs: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command(photos, run, epochs), stdout=subprocess.DEVNULL)
+def start(photos: Path, run: Path, settings: dict[str, object]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command(photos, run, settings), stdout=subprocess.DEVNULL)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--masks", action="store_true", help="of a network that segments")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--epochs", type=int, default=600)
     parser.add_argument("--longest", type=float, default=9.0, help="seconds before a kill")
@@ -65,13 +80,17 @@ def main() -> None:
     moments = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         photos, whole, killed = (Path(folder) / name for name in ("photos", "whole", "killed"))
-        paint(photos)
+        if arguments.masks:
+            write_scenes(photos, 60, 40, 0)
+        else:
+            paint(photos)
+        settings = {**(MASK_SETTINGS if arguments.masks else SETTINGS), "epochs": arguments.epochs}
         began = time.monotonic()
-        assert start(photos, whole, arguments.epochs).wait() == 0
+        assert start(photos, whole, settings).wait() == 0
         print(f"never killed: {time.monotonic() - began:.0f} s", file=sys.stderr)
         kills = starts = saved = 0
         while True:
-            process = start(photos, killed, arguments.epochs)
+            process = start(photos, killed, settings)
             starts += 1
             if kills == arguments.kills:
                 assert process.wait() == 0
