@@ -32,6 +32,7 @@ from xception.weights.card import Architecture, Card
 from xception.weights.model_file import save_model
 
 DIFFERENT = 1000
+MOST_BYTES = 400e6  # above the model, the bar
 
 
 def make_model(folder: Path, kind: str) -> Path:
@@ -125,14 +126,17 @@ def main() -> None:
         again = peak_bytes(model, photos, table)
         same = alike(rows(table), expected)
     mb = 1e6
+    good = same and max(whole, again) - base < MOST_BYTES
     print(
         f"| {options.photos:,} photos of 64 px, {options.kind} | {(whole - base) / mb:.0f} MB "
         f"above a single photo ({base / mb:.0f} MB), resumed {(again - base) / mb:.0f} MB | "
         f"{options.photos / seconds:,.0f} photos/s | killed after {kept:,} rows: the same table "
-        f"{'yes' if same else 'NO'} |"
+        f"{'yes' if same else 'NO'} | < {MOST_BYTES / mb:.0f} MB, restartable | "
+        f"{'met' if good else 'NOT MET'} |"
     )
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"(this process: {largest:,} as the system counts)", file=sys.stderr)
+    sys.exit(not good)
 
 
 if __name__ == "__main__":

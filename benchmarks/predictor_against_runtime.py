@@ -10,6 +10,7 @@ turns. The bar is 0.95 of the bare runtime's images per second. Prints a row of 
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +25,8 @@ from xception.deploy.export import write
 from xception.deploy.runtime import Predictor
 from xception.models.zoo import create_model, find_entry
 from xception.weights.card import Architecture, Card
+
+BAR = 0.95  # of the bare runtime's images per second
 
 
 def exported(name: str, size: int, file: Path) -> Path:
@@ -91,12 +94,14 @@ def main() -> None:
             speeds = {side.__name__: side() for side in sides}
             rounds.append((speeds["bare"], speeds["whole"]))
     ratios = [b / a for a, b in rounds]
+    good = statistics.median(ratios) >= BAR
     print(
         f"| {options.model}, {size} px, batches of {options.batch}, {options.rounds} rounds of "
         f"{count} photos | {statistics.median(a for a, _ in rounds):.2f} | "
         f"{statistics.median(b for _, b in rounds):.2f} | {statistics.median(ratios):.3f} "
-        f"({min(ratios):.3f} – {max(ratios):.3f}) |"
+        f"({min(ratios):.3f} – {max(ratios):.3f}) | ≥ {BAR} | {'met' if good else 'NOT MET'} |"
     )
+    sys.exit(not good)
 
 
 if __name__ == "__main__":

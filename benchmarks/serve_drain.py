@@ -79,7 +79,8 @@ def main() -> None:
             total += counts
     print(
         f"| {arguments.drains} drains under load | {total[200]} answered, {total[503]} refused, "
-        f"{total[-1]} found the door closed, {total[0]} lost |"
+        f"{total[-1]} found the door closed, {total[0]} lost | 0 lost | "
+        f"{'met' if good else 'NOT MET'} |"
     )
     sys.exit(not good)
 

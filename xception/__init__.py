@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING, Any
 from xception._version import __version__
 
 if TYPE_CHECKING:
+    from xception.deploy.mask_predictor import MaskPredictor
     from xception.deploy.runtime import Predictor
     from xception.models.zoo import create_model, list_models
     from xception.weights.model_file import load_model
 
-__all__ = ["Predictor", "__version__", "create_model", "list_models", "load_model"]
+__all__ = [
+    "MaskPredictor",
+    "Predictor",
+    "__version__",
+    "create_model",
+    "list_models",
+    "load_model",
+]
 
 HOMES = {
+    "MaskPredictor": "xception.deploy.mask_predictor",
     "Predictor": "xception.deploy.runtime",
     "create_model": "xception.models.zoo",
     "list_models": "xception.models.zoo",

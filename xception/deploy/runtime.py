@@ -70,10 +70,10 @@ class Predictor:
         self.card: Card = self.engine.card
         self.classes = self.card.classes
         self.path = Path(path)
+        if self.card.task == "segmentation":
+            raise UserError(f"{path} segments images, for `MaskPredictor`; a classifier is needed")
         if isinstance(self.engine, TorchEngine):
             as_classifier(self.engine.network, str(find_model(self.path)))
-        elif self.card.task == "segmentation":
-            raise UserError(f"{path} segments images; a classifier is needed")
 
     @property
     def model(self) -> Classifier:
