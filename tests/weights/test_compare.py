@@ -86,6 +86,17 @@ def test_what_cannot_be_compared(pair):
         compare(*pair, size=64)
 
 
+def test_infinite_values_agree_only_where_they_are_the_same(pair):
+    one, other = pair
+    for model in pair:
+        nn.init.constant_(model.classifier.bias, torch.inf)
+    assert compare(one, other, size=32).first is None
+    nn.init.constant_(other.classifier.bias, -torch.inf)
+    first = compare(one, other, size=32).first
+    assert first is not None
+    assert (first.name, first.largest) == ("head.classifier", torch.inf)
+
+
 def test_a_tower_that_only_one_has_is_no_difference():
     with_tower = InceptionV3(num_classes=2, width=0.02, multiple=1, auxiliary=True).eval()
     without = InceptionV3(num_classes=2, width=0.02, multiple=1).eval()
