@@ -18,8 +18,8 @@ from xception.training.recipes import configure
 from xception.training.run import train
 from xception.training.trained import TrainedClassifier
 
-# What differs from the recipe `scratch`: photos of 96 pixels are read in a millisecond, and a process
-# for them alone would only disturb the threads that compute.
+# What differs from the recipe `scratch`: photos of 96 pixels are read in a millisecond, and a
+# process for them alone would only disturb the threads that compute.
 SETTINGS: dict[str, Any] = {"workers": 0}
 SHOWN = 6  # photos to predict at the end
 
