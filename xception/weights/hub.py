@@ -86,7 +86,7 @@ def fetch(model: str) -> Fetched:
 def _download(published: Published) -> Path:
     """The file in the cache, fetched if it is not there."""
     try:
-        from huggingface_hub import errors, hf_hub_download
+        from huggingface_hub import errors, hf_hub_download, hf_hub_url
         from huggingface_hub.utils import logging
     except ImportError as error:
         raise UserError(
@@ -94,8 +94,12 @@ def _download(published: Published) -> Path:
         ) from error
     where = f"{published.repo}/{published.file}"
     logging.set_verbosity_error()  # it would tell of each try; what comes of them is said below
+    place = (published.repo, published.file)
+    unanswered = _is_unanswered(hf_hub_url(*place, revision=published.revision))
     try:
-        return Path(hf_hub_download(published.repo, published.file, revision=published.revision))
+        return Path(
+            hf_hub_download(*place, revision=published.revision, local_files_only=unanswered)
+        )
     except (errors.RepositoryNotFoundError, errors.RemoteEntryNotFoundError) as error:
         hint = f"; {published.elsewhere} has them too" if published.elsewhere else ""
         raise UserError(f"the hub has no {where}{hint}") from error
@@ -107,3 +111,16 @@ def _download(published: Published) -> Path:
     except (OSError, errors.HTTPError) as error:  # pyright: ignore[reportPrivateImportUsage]
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"fetching {where} failed: {reason:.160}; try again") from error
+
+
+def _is_unanswered(url: str) -> bool:
+    """Whether there is no network, asked once: the library asks six times, 23 s long."""
+    from huggingface_hub import errors, get_hf_file_metadata
+
+    try:
+        get_hf_file_metadata(url)
+    except errors.HfHubHTTPError:  # an answer, if a bad one
+        return False
+    except (OSError, errors.HTTPError):  # pyright: ignore[reportPrivateImportUsage]
+        return True
+    return False
