@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trainings
 
 from xception.errors import UserError
 from xception.training.checkpoint import load_checkpoint
@@ -88,34 +89,22 @@ def test_a_finished_run_can_be_resumed_for_its_judgement(photos, finished):
     assert again.metrics == finished.metrics
 
 
-PROGRAM = """
-    import runpy, sys
-    from pathlib import Path
-    import torch
-    torch.set_num_threads(1)
-    tiny = runpy.run_path(sys.argv[3])["tiny"]
-    from xception.training.run import train
-    train(sys.argv[1], tiny(epochs=6), Path(sys.argv[2]), resume=Path(sys.argv[2]).exists())
-"""
-
-
 def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_bytes(photos, finished, tmp_path):
     folder = tmp_path / "run"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    conftest = str(Path(__file__).parent / "conftest.py")
-    code = textwrap.dedent(PROGRAM)
-    command = [sys.executable, "-c", code, str(photos), str(folder), conftest]
     for wait_for in ("config.yaml", "last.ckpt", "model.safetensors"):
-        process = subprocess.Popen(command, env=environment)
-        seen = (folder / wait_for).stat().st_mtime_ns if (folder / wait_for).exists() else 0
-        while process.poll() is None:
-            path = folder / wait_for
+        path = folder / wait_for
+        seen = path.stat().st_mtime_ns if path.exists() else 0
+        process = trainings.start(photos, tiny(epochs=6), folder)
+        while process.is_alive():
             if path.exists() and path.stat().st_mtime_ns != seen:
-                process.send_signal(signal.SIGKILL)
+                process.kill()
                 break
             time.sleep(0.005)
-        assert process.wait() in (-signal.SIGKILL, 0)
-    subprocess.run(command, env=environment, check=True)
+        process.join()
+        assert process.exitcode in (-signal.SIGKILL, 0)
+    last = trainings.start(photos, tiny(epochs=6), folder)
+    last.join()
+    assert last.exitcode == 0
     whole, resumed = (f / "model.safetensors" for f in (finished.folder, folder))
     assert resumed.read_bytes() == whole.read_bytes()
 
@@ -326,12 +315,15 @@ def run_processes(count, photos, folder, settings, make="tiny"):
 
 
 def test_two_processes_give_the_numbers_of_one(photos, tmp_path):
-    settings = {
-        "class_weights": "balanced",
-        "dropout": 0.5,
-        "optimizer": {"name": "sgd", "learning_rate": 0.005},
-    }
-    one, two = (run_processes(count, photos, tmp_path / str(count), settings) for count in (1, 2))
+    config = tiny(
+        epochs=2,
+        class_weights="balanced",
+        dropout=0.5,
+        optimizer={"name": "sgd", "learning_rate": 0.005},
+    )
+    alone = train(photos, config, tmp_path / "1")
+    one = [alone.history, alone.metrics]
+    two = trainings.train_together(2, photos, config, tmp_path / "2")
     for a, b in zip(one[0], two[0], strict=True):
         for key in ("train_loss", "val_loss", "val_top1", "train_accuracy", "step", "lr"):
             assert a[key] == pytest.approx(b[key], abs=1e-4), key
