@@ -52,9 +52,11 @@ def test_there_and_back_is_the_same_bytes(source):
         with torch.device("meta"):
             again = create_model(source.model, **fit.options)
         again.load_state_dict(weights, assign=True)
-        assert {k: v.tobytes() for k, v in to_foreign(again, source).items()} == {
-            k: v.tobytes() for k, v in arrays.items()
-        }
+        back = to_foreign(again, source)
+        assert back.keys() == arrays.keys()
+        for name, array in arrays.items():  # all are floats but the counters, and none is NaN
+            assert back[name].dtype == array.dtype, name
+            assert np.array_equal(back[name], array), name
         for name, value in model.state_dict().items():
             if not name.endswith("num_batches_tracked"):
                 assert torch.equal(weights[name], value), name
