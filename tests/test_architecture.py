@@ -83,6 +83,12 @@ def parsed(file: File) -> ast.Module:
     return ast.parse(file.source, file.path)
 
 
+@cache
+def nodes(file: File) -> list[ast.AST]:
+    """All of the tree, which every rule asks for."""
+    return list(ast.walk(parsed(file)))
+
+
 Rule = Callable[[File], list[str]]
 
 
@@ -102,6 +108,11 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{origin}.{alias.name}") for alias in node.names)
 
 
+@cache
+def imports_of(file: File) -> list[tuple[int, str]]:
+    return list(imports(file.tree))
+
+
 def within(name: str, module: str) -> bool:
     return name == module or name.startswith(module + ".")
 
@@ -111,7 +122,7 @@ def keeps_to_the_table(file: File) -> list[str]:
     if allowed is None:
         return [f"the room {file.room} is not in the table"]
     complaints = []
-    for line, name in imports(file.tree):
+    for line, name in imports_of(file):
         if name.startswith("."):
             complaints.append(f"{line}: relative import {name}")
         elif within(name, "xception"):
@@ -125,7 +136,7 @@ def imports_at_the_top(file: File) -> list[str]:
     functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
     found = {
         hit
-        for node in ast.walk(file.tree)
+        for node in nodes(file)
         if isinstance(node, functions)
         for hit in imports(node)
         if not any(file.path == path and within(hit[1], name) for path, name in INNER_IMPORTS)
@@ -136,7 +147,7 @@ def imports_at_the_top(file: File) -> list[str]:
 def imports_nothing_forbidden(file: File) -> list[str]:
     return [
         f"{line}: {name} is never imported"
-        for line, name in imports(file.tree)
+        for line, name in imports_of(file)
         if any(
             within(name, module) and (file.path, module) not in MAY_IMPORT_FORBIDDEN
             for module in FORBIDDEN_MODULES
@@ -147,7 +158,7 @@ def imports_nothing_forbidden(file: File) -> list[str]:
 def reads_no_pickles(file: File) -> list[str]:
     """`torch.load` with a literal `weights_only=True`; never `allow_pickle` in numpy."""
     complaints = []
-    for node in ast.walk(file.tree):
+    for node in nodes(file):
         if not isinstance(node, ast.Call):
             continue
         true = {k.arg for k in node.keywords if ast.unparse(k.value) == "True"}
@@ -155,7 +166,7 @@ def reads_no_pickles(file: File) -> list[str]:
             complaints.append(f"{node.lineno}: torch.load without weights_only=True")
         if any(k.arg == "allow_pickle" and ast.unparse(k.value) != "False" for k in node.keywords):
             complaints.append(f"{node.lineno}: allow_pickle")
-    for line, name in imports(file.tree):
+    for line, name in imports_of(file):
         if name == "torch.load":
             complaints.append(f"{line}: torch.load under another name")
     return complaints
@@ -165,7 +176,7 @@ def runs_no_text(file: File) -> list[str]:
     forbidden = ("eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_load")
     return [
         f"{node.lineno}: {ast.unparse(node.func)}"
-        for node in ast.walk(file.tree)
+        for node in nodes(file)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in forbidden
     ]
 
@@ -174,7 +185,7 @@ def has_real_annotations(file: File) -> list[str]:
     """Shapes in the types are checked in tests; as mere text they would not be."""
     return [
         f"{line}: from __future__ import annotations"
-        for line, name in imports(file.tree)
+        for line, name in imports_of(file)
         if name == "__future__.annotations"
     ]
 
@@ -193,7 +204,7 @@ def defines_no_second_separable_convolution(file: File) -> list[str]:
     home = "xception/layers/separable.py"
     return [
         f"{node.lineno}: a second class SeparableConv2d; the one is in {home}"
-        for node in ast.walk(file.tree)
+        for node in nodes(file)
         if isinstance(node, ast.ClassDef) and node.name == "SeparableConv2d" and file.path != home
     ]
 
@@ -280,7 +291,7 @@ def test_every_rule_is_shown_to_bite():
 
 
 def test_exceptions_are_still_needed():
-    found = {(file.path, name) for file in package() for _, name in imports(file.tree)}
+    found = {(file.path, name) for file in package() for _, name in imports_of(file)}
     for path, module in INNER_IMPORTS:
         assert any(path == p and within(name, module) for p, name in found), (path, module)
 

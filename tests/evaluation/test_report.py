@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from xception.data.audit import audit
 from xception.data.folders import open_photos
 from xception.errors import UserError
+from xception.evaluation import charts
 from xception.evaluation.metrics import classification, multilabel
 from xception.evaluation.pictures import Explained, Mistake, Pictures, Sample
 from xception.evaluation.report import Data, Epoch, Report, draw, render, write_report
@@ -94,6 +95,13 @@ def several(**fields) -> Report:
     )
 
 
+@pytest.fixture
+def words_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts take most of the time of a page, and `test_charts` is about them."""
+    for chart in ("losses", "score", "learning_rate", "confusion", "reliability"):
+        monkeypatch.setattr(charts, chart, lambda *_: "<svg></svg>")
+
+
 def page_of(report: Report, pictures: Pictures | None = None) -> Page:
     return Page(render(report, pictures or Pictures(), draw(report)))
 
@@ -106,6 +114,7 @@ HISTORY = (
 )  # fmt: skip
 
 
+@pytest.mark.usefixtures("words_only")
 def test_the_page_starts_with_the_answer():
     report = single()
     page = page_of(report)
@@ -145,11 +154,13 @@ def test_json_is_the_truth_and_reads_back_the_same(tmp_path):
     assert drawn == {"loss", "score", "learning_rate", "confusion", "reliability"}
 
 
+@pytest.mark.usefixtures("words_only")
 def test_a_number_that_is_none_is_null_in_json(tmp_path):
     write_report(tmp_path, single(history=(HISTORY[0].model_copy(update={"lr": float("nan")}),)))
     assert json.loads((tmp_path / "report.json").read_text())["history"][0]["lr"] is None
 
 
+@pytest.mark.usefixtures("words_only")
 def test_an_evaluation_without_a_training_has_no_curves():
     page = page_of(single())
     assert "How it learned" not in page.text
@@ -181,6 +192,7 @@ def test_hostile_names_are_only_text(tmp_path):
     assert "{{ 7*7 }}" in page.text
 
 
+@pytest.mark.usefixtures("words_only")
 def test_mistakes_with_and_without_their_pictures():
     mistakes = (
         Mistake(path="x/1.jpg", truth=("hat",), predicted="shoe", probability=0.93,
@@ -195,6 +207,7 @@ def test_mistakes_with_and_without_their_pictures():
         page_of(single(mistakes=mistakes), Pictures((), (Explained(jpeg(), jpeg()),) * 2))
 
 
+@pytest.mark.usefixtures("words_only")
 def test_a_perfect_network_is_said_to_be_one():
     perfect = classification(np.eye(2, dtype=np.float32), np.arange(2), ("hat", "shoe"))
     text = page_of(single(metrics=perfect)).text
@@ -202,11 +215,13 @@ def test_a_perfect_network_is_said_to_be_one():
     assert "Most often mixed up" not in text
 
 
+@pytest.mark.usefixtures("words_only")
 def test_a_split_that_is_no_test_is_said_to_be_none():
     assert "expect a little less on new ones" in page_of(single(split="validation")).text
     assert "expect a little less on new ones" not in page_of(single()).text
 
 
+@pytest.mark.usefixtures("words_only")
 def test_a_class_without_photos_is_named_and_a_hundred_classes_fold():
     classes = ("hat", "shoe", "glove")
     logits = np.eye(3, dtype=np.float32)[[0, 1, 1, 2]]
@@ -219,6 +234,7 @@ def test_a_class_without_photos_is_named_and_a_hundred_classes_fold():
     assert all(f"kind {i:03}" in many.text for i in range(100))
 
 
+@pytest.mark.usefixtures("words_only")
 def test_several_labels():
     report = several(
         split="validation",
@@ -233,6 +249,7 @@ def test_several_labels():
     assert "MAP@" not in text  # with all labels proposed and counted alike it is the mean above
 
 
+@pytest.mark.usefixtures("words_only")
 def test_photos_as_the_check_saw_them(tmp_path):
     for name, shade in (("hat", 50), ("shoe", 200)):
         for number in range(6):
@@ -257,6 +274,7 @@ def test_photos_as_the_check_saw_them(tmp_path):
     )
 
 
+@pytest.mark.usefixtures("words_only")
 def test_the_training_in_words():
     text = " ".join(
         page_of(single(history=HISTORY, best_epoch=2, config={"epochs": 2})).text.split()

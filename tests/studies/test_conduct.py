@@ -33,6 +33,12 @@ def photos(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in for a training runs nothing of ours, dozens of times."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
 def run(photos: Path, folder: Path, told: list[str] | None = None, seeds: int = 3) -> Conducted:
     return conduct(
         STUDY,
