@@ -145,6 +145,10 @@ class Connection(H11Protocol):
         elif self._expects_more():
             self.loop.call_later(0.1, self._shutdown_again)
         else:
+            # The caller is told now. Closing waits for its turn in the loop, and what a caller
+            # who knows of nothing sends until then would be lost.
+            with contextlib.suppress(OSError):
+                self.transport.write_eof()
             with contextlib.suppress(h11.LocalProtocolError):
                 self.conn.send(h11.ConnectionClosed())
             self.transport.close()
@@ -201,10 +205,14 @@ def _readable(transport: asyncio.Transport) -> bool:
     return bool(poll.poll(0))
 
 
-def accept_waiting(listener: socket.socket) -> list[socket.socket]:
-    """The connections that a non-blocking listener has not accepted yet, accepted now."""
+def accept_the_last(listener: socket.socket) -> list[socket.socket]:
+    """The connections that a non-blocking listener has not accepted yet; then it is closed.
+
+    Nothing comes between the two: who is let in by the system after the last look, and before the
+    door is closed, is thrown out by it.
+    """
     found = []
-    with contextlib.suppress(BlockingIOError):
+    with listener, contextlib.suppress(BlockingIOError):
         while True:
             found.append(listener.accept()[0])
     return found

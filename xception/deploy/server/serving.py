@@ -13,7 +13,7 @@ import uvicorn
 from xception.deploy.server.answers import Answerer
 from xception.deploy.server.app import create_app
 from xception.deploy.server.batcher import find_pace
-from xception.deploy.server.connections import Connection, accept_waiting
+from xception.deploy.server.connections import Connection, accept_the_last
 from xception.deploy.server.limits import BACKLOG, Limits
 from xception.deploy.server.logs import log, log_fault
 from xception.deploy.server.metrics import Metrics
@@ -139,9 +139,10 @@ class Server(uvicorn.Server):
         self._shield.draining = True
         log("draining", connections=self._count_connections())
         await asyncio.sleep(self._limits.farewell_seconds)
-        late = [one for listener in sockets or [] for one in accept_waiting(listener)]
+        doors = [listener.dup() for listener in sockets or []]  # they stay open a little longer
         for server in self.servers:
             server.close()
+        late = [one for door in doors for one in accept_the_last(door)]
         loop = asyncio.get_running_loop()
         for connection in late:
             connection.setblocking(False)
