@@ -195,7 +195,7 @@ def test_any_encoding_of_stdout_will_do(tmp_path: Path):
 
 def test_a_closed_stdout_is_no_error():
     code = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-    for arguments in (["--help"], ["models"], ["models", "--json"]):
+    for arguments in (["--help"], ["models", "MobileNets"], ["models", "MobileNets", "--json"]):
         done = subprocess.run(
             [sys.executable, "-c", code, "-m", "xception", *arguments],
             stderr=subprocess.PIPE, check=False,

@@ -23,6 +23,7 @@ LETTERS = Study(
 def letters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(verb, "STUDIES", {"letters": LETTERS})
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # of what stands in for trainings
     photos = tmp_path / "photos.zip"
     photos.touch()
     return photos

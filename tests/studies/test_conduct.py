@@ -39,6 +39,12 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 
+@pytest.fixture
+def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To draw them takes longer than all else."""
+    monkeypatch.setattr("xception.studies.conduct.write_pages", lambda folder, *_: folder)
+
+
 def run(photos: Path, folder: Path, told: list[str] | None = None, seeds: int = 3) -> Conducted:
     return conduct(
         STUDY,
@@ -80,6 +86,7 @@ def test_from_cells_to_pages(photos: Path, tmp_path: Path):
     assert (done.page.with_name("steps.svg")).exists()
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_a_killed_study_goes_on_to_the_same_table(photos: Path, tmp_path: Path):
     whole = run(photos, tmp_path / "whole")
     (photos.parent / "die").touch()
@@ -90,6 +97,7 @@ def test_a_killed_study_goes_on_to_the_same_table(photos: Path, tmp_path: Path):
     assert table(run(photos, tmp_path / "study")) == table(whole)
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_finished_cells_are_never_run_again(photos: Path, tmp_path: Path):
     first = table(run(photos, tmp_path / "study"))
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("answer.json")}
@@ -99,6 +107,7 @@ def test_finished_cells_are_never_run_again(photos: Path, tmp_path: Path):
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_leftovers_of_a_run_without_its_first_file_are_cleared(photos: Path, tmp_path: Path):
     (cell, *_) = cells(STUDY, "full", 3, tmp_path / "study")
     cell.run.mkdir(parents=True)
@@ -106,6 +115,7 @@ def test_leftovers_of_a_run_without_its_first_file_are_cleared(photos: Path, tmp
     assert len(table(run(photos, tmp_path / "study"))) == 6
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_what_stands_in_the_way_is_named(photos: Path, tmp_path: Path):
     strange = tmp_path / "strange"
     strange.mkdir()
