@@ -30,7 +30,7 @@ def lively(model: Any, size: int = 96) -> Any:
         nn.init.normal_(norm.bias, std=0.3)
         norm.momentum = 1.0
     with torch.no_grad():
-        model.train()(pictures(8, model.options["in_channels"], size, size))
+        model.train()(pictures(8 if size < 200 else 2, model.options["in_channels"], size, size))
         for norm, momentum in zip(norms, momenta, strict=True):
             mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
             mean += 0.1 * variance.sqrt() * torch.randn_like(mean)

@@ -179,6 +179,7 @@ def test_a_closed_pipe_is_no_error():
     assert process.stderr == ""
 
 
+@pytest.mark.usefixtures("unmeasured_children")
 def test_any_encoding_of_stdout_will_do(tmp_path: Path):
     for name in ("日本", "\U0001f355"):
         (tmp_path / name).mkdir()
@@ -193,6 +194,7 @@ def test_any_encoding_of_stdout_will_do(tmp_path: Path):
     assert json.loads(done.stdout)["counts"]["train"].keys() == {"日本", "\U0001f355"}
 
 
+@pytest.mark.usefixtures("unmeasured_children")
 def test_a_closed_stdout_is_no_error():
     code = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     for arguments in (["--help"], ["models", "MobileNets"], ["models", "MobileNets", "--json"]):

@@ -2,6 +2,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from xception.models.zoo import list_models
 
 # Table 3 of the Xception paper (its Inception V3 is that of August 2016), and the counts of Keras.
@@ -45,6 +47,7 @@ def test_words_that_no_model_has(xception):
     assert "mobilenet_v1" in result.stderr
 
 
+@pytest.mark.usefixtures("unmeasured_children")
 def test_it_stays_quick():
     """What costs seconds is torch's compiler, which shapes of common operators do not need."""
     code = (

@@ -18,12 +18,13 @@ LETTERS = Study(
     arms=tuple(Arm(name, {"model_options": {"name": name}}) for name in "ab"),
 )
 
+pytestmark = pytest.mark.usefixtures("unmeasured_children")  # which stand in for trainings
+
 
 @pytest.fixture
 def letters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(verb, "STUDIES", {"letters": LETTERS})
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # of what stands in for trainings
     photos = tmp_path / "photos.zip"
     photos.touch()
     return photos

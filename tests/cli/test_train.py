@@ -165,6 +165,7 @@ def test_run_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         choose_folder(photos, None, False)
 
 
+@pytest.mark.usefixtures("unmeasured_children")
 def test_a_stopped_training_says_how_to_continue(photos: Path, tmp_path: Path):
     out = tmp_path / "a run"
     command = [sys.executable, "-m", "xception", "train", str(photos), "--out", str(out), *TINY]

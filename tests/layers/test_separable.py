@@ -85,6 +85,7 @@ def test_forward_is_the_loop(case):
     np.testing.assert_allclose(array(layer(x)), meaning(layer, options, array(x)), atol=1e-12)
 
 
+@pytest.mark.no_cover  # loops in Python, twice as long while each line is counted
 @given(cases(most_pixels=6))
 @settings(deadline=None, max_examples=40, derandomize=True)
 def test_gradients_are_the_differences_of_the_loop(case):

@@ -23,6 +23,8 @@ STUDY = Study(
     ),
     remarks=("Only letters.",),
 )
+# What stands in for a training runs nothing of ours, dozens of times.
+pytestmark = pytest.mark.usefixtures("unmeasured_children")
 TIMINGS = ("steps_per_second", "seconds")
 
 
@@ -31,12 +33,6 @@ def photos(tmp_path: Path) -> Path:
     path = tmp_path / "photos.zip"
     path.touch()
     return path
-
-
-@pytest.fixture(autouse=True)
-def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stands in for a training runs nothing of ours, dozens of times."""
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 
 @pytest.fixture

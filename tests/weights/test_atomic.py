@@ -75,6 +75,7 @@ while True:
 """
 
 
+@pytest.mark.usefixtures("unmeasured_children")
 def test_killed_at_any_moment_leaves_a_whole_file(tmp_path):
     path = tmp_path / "file"
     parts = 0

@@ -13,7 +13,7 @@ import pytest
 from xception.errors import UserError
 from xception.weights.hub import PUBLISHED, fetch
 
-pytest.importorskip("huggingface_hub")
+pytest.importorskip("huggingface_hub", reason="NOT TESTED: huggingface-hub is not installed")
 CONTENT = bytes(range(256)) * 49_152  # 12 MiB: the library takes parts of 10
 COMMIT = "0123456789012345678901234567890123456789"
 REPO = PUBLISHED["xception"].repo

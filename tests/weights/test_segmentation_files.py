@@ -113,7 +113,7 @@ def test_start_at_another_output_stride_and_with_other_classes(path, classes, ke
 
 @pytest.mark.parametrize("backbone", ["xception41", "xception", "mobilenet_v1"])
 def test_a_classifier_starts_the_backbone(path, backbone):
-    options = BACKBONE if backbone != "mobilenet_v1" else {"width": 0.05}
+    options = BACKBONE if backbone != "mobilenet_v1" else {"width": 0.05, "padding": "same"}
     source = saved(path, backbone, num_classes=7, **options)
     target = create_model(
         "deeplab_v3plus", **OPTIONS | {"backbone": backbone, "backbone_options": options}
