@@ -44,6 +44,7 @@ print(json.dumps(outcomes))
 """
 
 
+@pytest.mark.usefixtures("unmeasured_children")
 def test_each_is_refused_in_one_line_and_in_little_memory(hostile, good, tmp_path):
     assert len(hostile) >= 200
     sound = tmp_path / "sound.safetensors"

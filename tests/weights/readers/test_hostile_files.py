@@ -74,6 +74,7 @@ def read_elsewhere(paths: list[Path]) -> list[Outcome]:
     return [Outcome(*one) for one in json.loads(done.stdout)]
 
 
+@pytest.mark.usefixtures("unmeasured_children")
 def test_each_is_refused_in_one_line_and_in_little_memory(hostile_foreign):
     found = read_elsewhere(list(hostile_foreign.values()))
     outcomes = dict(zip(hostile_foreign, found, strict=True))
