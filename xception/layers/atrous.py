@@ -28,7 +28,7 @@ WIDEST_PADDING = {"AVX512": 6, "AVX2": 4}
 """Pixels at the left that oneDNN's forward kernel (`jit_uni_dw_conv`) takes, by processor."""
 
 LEAST_VALUES = 2**17
-"""Of an image; below, the many small calls cost more than they save."""
+"""Of a batch; below, the many small calls cost more than they save."""
 
 _LIBRARY = torch.library.Library("xception", "DEF")
 _LIBRARY.define(
@@ -71,7 +71,7 @@ def pays(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "c 1 k k"], rate: in
     """Whether `atrous_depthwise` is the quicker way here, and may be taken.
 
     It is on x86 processors with AVX2 or AVX-512, in float32 and channels_last, with kernels of 3x3,
-    for images of LEAST_VALUES and more: in training at any rate above 1, without gradients
+    for batches of more than LEAST_VALUES: in training at any rate above 1, without gradients
     at rates beyond WIDEST_PADDING. It may not be taken where somebody wants to see a plain
     convolution (tracing, export, compilation) or to treat it in a way of his own (autocast,
     `torch.func`, forward-mode differentiation, subclasses of Tensor).
@@ -86,7 +86,7 @@ def pays(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "c 1 k k"], rate: in
         and (kernel.device.type, kernel.dtype) == ("cpu", torch.float32)
         and kernel.shape[2:] == (3, 3)
         and x.is_contiguous(memory_format=torch.channels_last)
-        and x.shape[1:].numel() >= LEAST_VALUES
+        and x.numel() > LEAST_VALUES
         and (rate > widest or (learning and rate > 1))
     )
 
@@ -161,21 +161,10 @@ class _Group(NamedTuple):
     def kernel_gradient(self, x: Tensor, grad: Tensor, kernel: Tensor) -> Tensor:
         """Of the taps that `seen` names, from what `take` gave."""
         taps = kernel[:, :, self.seen(kernel)].repeat(self.columns.number, 1, 1, 1)
-        rows, half = x.shape[2], taps.shape[2] // 2
-        if rows >= taps.shape[2]:
-            got = _kernel_gradient(x, grad, taps)
-        else:  # too few rows for oneDNN's kernel, unless the window has one only
-            got = torch.cat(
-                [
-                    _kernel_gradient(
-                        x[:, :, max(i, 0) : rows + min(i, 0)],
-                        grad[:, :, max(-i, 0) : rows + min(-i, 0)],
-                        taps[:, :, :1],
-                    )
-                    for i in range(-half, half + 1)
-                ],
-                dim=2,
-            )
+        short = taps.shape[2] - x.shape[2]
+        if short > 0:  # too few rows for oneDNN's kernel
+            x, grad = (F.pad(one, (0, 0, 0, short)) for one in (x, grad))
+        got = _kernel_gradient(x, grad, taps)
         return got.unflatten(0, (self.columns.number, -1)).sum(0)
 
     def seen(self, kernel: Tensor) -> slice:
