@@ -45,6 +45,19 @@ def test_all_photos_and_other_splits(xception, photos: Path, trained: Path):
     assert [samples(split) for split in splits] == [60, 36, 12, 12, 12, 12]
 
 
+def test_all_photos_are_not_called_test_photos(
+    xception, photos: Path, trained: Path, tmp_path: Path
+):
+    options = ("--split", "all", "--report", tmp_path / "r", "--workers", "0")
+    assert xception("evaluate", trained, photos, *options).status == 0
+    report = json.loads((tmp_path / "r/report.json").read_text("utf-8"))
+    number = sum(path.is_file() for path in photos.rglob("*.png"))
+    assert (report["split"], report["data"]["totals"]) == ("all", {"all": number})
+    page = (tmp_path / "r/report.html").read_text("utf-8")
+    assert "test photos" not in page
+    assert f"{number} photos for measuring" in page
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [

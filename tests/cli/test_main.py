@@ -64,6 +64,7 @@ def test_the_list_of_verbs_says_what_the_verb_says(verb: str):
         (["models", "--jsn"], "error: no such option '--jsn'. Did you mean '--json'?"),
         (["--verson"], "error: no such option '--verson'. Did you mean '--version'?"),
         (["predict"], "error: missing argument 'RUN'."),
+        (["export", "a"], "error: missing option '--format'. Choose from: onnx, openvino, torch"),
         (["predict", "runs/a"], "error: missing argument 'IMAGE...'."),
         (["predict", "a", "b", "--top", "many"], "'many' is not a valid integer"),
         (["train", "photos", "--sampler", "fair"], "'fair' is not one of 'shuffle', 'balanced'"),

@@ -161,6 +161,7 @@ def command(
             members,
             found,
             split=part,
+            named=split,
             metrics=metrics,
             skipped=skipped,
             title=f"{run.resolve().name} on {photos.resolve().name}",

@@ -105,6 +105,7 @@ def evaluate_masks(
             pairs,
             counts.photos,
             split=part,
+            named=named,
             metrics=metrics,
             data=Masks.of(found, leaving=OF_TRAINING),
             asked=look.words(),

@@ -121,9 +121,8 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()  # a closed pipe is noticed here, not while Python shuts down
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
-        message = (
-            error.format_message()
-        )  # click begins with a capital, our own messages as they need
+        # Click begins with a capital, our own messages as they need; it also sets choices in lines.
+        message = error.format_message().replace("\n\t", " ")
         return _say(message[:1].lower() + message[1:], *_usage(error))
     except UserError as error:
         return _say(str(error))

@@ -70,6 +70,7 @@ def report_evaluation(
     outcomes: Outcomes,
     *,
     split: Split,
+    named: str,
     metrics: dict[str, Any],
     skipped: dict[str, str],
     title: str,
@@ -80,6 +81,8 @@ def report_evaluation(
     Args:
         model: as `load_model` gives it, with its card.
         photos: those that could be read, with the classes of the card in their order.
+        split: which of them.
+        named: what the page calls this split; "all" where it holds all photos of a folder.
         skipped: the others, and why.
         title: what the page is about.
         command: what repeats it.
@@ -104,8 +107,9 @@ def report_evaluation(
         batches=batches,
         title=title,
         command=command,
-        data=Data(counts={split: counts}, totals={split: len(members)}, skipped=skipped),
+        data=Data(counts={named: counts}, totals={named: len(members)}, skipped=skipped),
         config=model.card.training,
+        named=named,
     )
 
 
@@ -126,6 +130,7 @@ def _write(
     best_epoch: int | None = None,
     config: dict[str, Any],
     timing: dict[str, float] | None = None,
+    named: str | None = None,
 ) -> Path:
     device = next(model.parameters()).device
     cost = count(model, card.preprocess.size, card.preprocess.channels).total
@@ -141,7 +146,7 @@ def _write(
         command=command,
         task=card.image_task,
         classes=photos.classes,
-        split=split,
+        split=named or split,
         metrics=metrics,
         model=card.architecture.name,
         cost={"parameters": cost["parameters"], "macs": cost["macs"] * passes},

@@ -80,6 +80,7 @@ def report_measured_masks(
     photos: Mapping[int, PhotoScore],
     *,
     split: Split,
+    named: str,
     metrics: dict[str, Any],
     data: Masks,
     asked: str,
@@ -92,6 +93,8 @@ def report_measured_masks(
         segmenter: what was evaluated.
         pairs: those that could be used, their masks numbered as the model's classes.
         photos: `PixelCounts.photos`.
+        split: which pairs.
+        named: what the page calls this split; "all" where it holds all photos of a folder.
         metrics: `PixelCounts.figures`.
         data: what was measured on.
         asked: how the photos were shown to the network, in words.
@@ -113,6 +116,7 @@ def report_measured_masks(
         data=data,
         asked=asked,
         config=segmenter.card.training,
+        named=named,
     )
 
 
@@ -133,6 +137,7 @@ def _write(
     best_epoch: int | None = None,
     config: dict[str, Any],
     timing: dict[str, float] | None = None,
+    named: str | None = None,
 ) -> Path:
     card = segmenter.card
     side = card.preprocess.size
@@ -146,7 +151,7 @@ def _write(
         command=command,
         classes=card.classes,
         colours=pairs.colours,
-        split=split,
+        split=named or split,
         metrics=metrics,
         model=card.architecture.name,
         asked=asked,

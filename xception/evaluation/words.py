@@ -39,7 +39,8 @@ def duration(seconds: float) -> str:
 
 
 def photos(number: int, kind: str = "") -> str:
-    """Counted photos: "1 photo", "214 test photos"."""
+    """Counted photos: "1 photo", "214 test photos"; those of all splits have no kind."""
+    kind = "" if kind == "all" else kind
     return f"{number:,} {kind + ' ' if kind else ''}photo{'' if number == 1 else 's'}"
 
 
