@@ -16,11 +16,13 @@ from xception.data.folders import open_photos
 from xception.deploy import quantize as module
 from xception.deploy import quantize_onnx
 from xception.deploy.engines import Engine, open_engine
+from xception.deploy.export import graph
 from xception.deploy.int8 import export_int8
 from xception.deploy.material import Material, parts, photo_material, spaced
+from xception.deploy.metadata import Stated
 from xception.deploy.onnx_files import read_onnx
 from xception.deploy.quantize import Layer, divergence, probabilities, quantize
-from xception.deploy.quantize_onnx import kind_of, layers_of
+from xception.deploy.quantize_onnx import OnnxQuantizer, kind_of, layers_of
 from xception.errors import UserError
 from xception.models.network import Network
 
@@ -232,6 +234,23 @@ def test_onnx_in_eight_bits(
     rounded = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
     assert {types[node.input[2]] for node in rounded} == {onnx.TensorProto.UINT8}
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+@pytest.mark.parametrize(("stride", "size", "pads"), [(16, 72, False), (8, 64, True)])
+def test_pooling_at_every_pixel_has_a_range(stride: int, size: int, pads: bool, tmp_path: Path):
+    """What lies beyond an image never wins a pooling, and is no activation either."""
+    pytest.importorskip("onnxruntime", reason="NOT TESTED: int8, because onnxruntime is missing")
+    network = small("xception", size=size, middle=0, output_stride=stride)
+    model = graph(network)
+    assert any(node.op_type == "Pad" for node in model.graph.node) == pads
+    pictures = [torch.randn(1, 3, size, size) for _ in range(2)]
+    material = Material(network.card, 2, lambda: iter(pictures), lambda: iter(()), lambda _: 1, 0)
+    stated = Stated(network.card, "fp32", network.MINIMUM_SIZE)
+    quantizer = OnnxQuantizer(model, stated, material)
+    quantizer.write(tmp_path / "m.onnx", "entropy", quantizer.layers, "")
+    answer = open_engine(tmp_path / "m.onnx")(pictures[0])
+    plain = probabilities(network(pictures[0]).detach(), network.card)
+    torch.testing.assert_close(probabilities(answer, network.card), plain, atol=0.05, rtol=0)
 
 
 def test_what_has_no_eight_bits(network: Network, material: Material, tmp_path: Path):

@@ -30,7 +30,8 @@ CALIBRATIONS = {
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 SUMS = ("Add", "Concat")
 # What passes eight bits on without a weight of its own.
-PASSING = ("Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool")
+PASSING = ("Relu", "Clip", "AveragePool", "GlobalAveragePool")
+POOL = "MaxPool"  # too, unless an operator before it pads with minus infinity
 BINS = 2048  # of a histogram of activations
 
 
@@ -52,6 +53,8 @@ class OnnxQuantizer:
         self._stated, self._seven_bits = stated, seven_bits
         self.layers: Sequence[Layer] = layers_of(model)
         self.calibrations: Sequence[str] = tuple(CALIBRATIONS)
+        padded = any(node.op_type == "Pad" for node in model.graph.node)
+        self._passing = PASSING if padded else (*PASSING, POOL)
         self._ranges = self._calibrate(material)
 
     def write(self, file: Path, calibration: str, layers: Sequence[Layer], note: str) -> None:
@@ -59,7 +62,7 @@ class OnnxQuantizer:
         tools = self._tools
         chosen = {name for layer in layers for name in layer.nodes}
         whole = len(layers) > 1  # of one layer alone nothing around it is in eight bits
-        kinds = [*WEIGHTED, *SUMS, *(PASSING if whole else ())]
+        kinds = [*WEIGHTED, *SUMS, *(self._passing if whole else ())]
         unchosen = [
             node.name
             for node in self._model.graph.node
@@ -91,7 +94,7 @@ class OnnxQuantizer:
         """The ranges of all activations, for each way of choosing them."""
         tools = self._tools
         methods = tools.CalibrationMethod
-        kinds = [*WEIGHTED, *SUMS, *PASSING]
+        kinds = [*WEIGHTED, *SUMS, *self._passing]
         found: dict[str, Any] = {}
         with TemporaryDirectory(prefix="xception-int8-") as folder, quiet():
             source = Path(folder) / "network.onnx"

@@ -128,6 +128,25 @@ class TracedMaxPool(nn.Module):
         return _MaxPool.apply(x, self.window, int(x.shape[2]), int(x.shape[3]))
 
 
+class _DensePool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Tensor:
+        x, kernel, dilation, (left, right, top, bottom) = args
+        x = F.pad(x, (left, right, top, bottom), value=-torch.inf)
+        return F.max_pool2d(x, kernel, 1, 0, dilation)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, kernel: int, dilation: int, outside: Edges) -> Any:
+        left, right, top, bottom = outside
+        return g.op(
+            "MaxPool",
+            x,
+            kernel_shape_i=[kernel, kernel],
+            dilations_i=[dilation, dilation],
+            pads_i=[top, left, bottom, right],
+        )
+
+
 class TracedDensePool(nn.Module):
     """A pooling with a window at every pixel.
 
@@ -149,13 +168,21 @@ class TracedDensePool(nn.Module):
         d = self.dilation
         if not self.by_parity:
             (top, bottom), (left, right) = (self.pool._edges(int(size)) for size in x.shape[2:])
-            padded = F.pad(x, (left, right, top, bottom), value=-torch.inf)
-            return F.max_pool2d(padded, self.kernel, 1, 0, d)
-        windows = F.max_pool2d(F.pad(x, (d, 2 * d, d, 2 * d), value=-torch.inf), 3, 1, 0, d)
+            return self._slide(x, (left, right, top, bottom))
+        windows = self._slide(x, (d, 2 * d, d, 2 * d))
         # The sizes are traced: these are operators of the graph, not numbers.
         height, width = x.shape[2], x.shape[3]
         top, left = (d * (1 - (size + d - 1) // d % 2) for size in (height, width))
         return windows[:, :, top : top + height, left : left + width]
+
+    def _slide(self, x: Tensor, outside: Edges) -> Tensor:
+        """All windows of an image with pixels around it that never win.
+
+        Engines take fewer of these than a window is wide; more are put there by an operator.
+        """
+        if max(outside) < self.kernel:
+            return _DensePool.apply(x, self.kernel, self.dilation, outside)
+        return F.max_pool2d(F.pad(x, outside, value=-torch.inf), self.kernel, 1, 0, self.dilation)
 
 
 def traceable(network: nn.Module, *, any_size: bool) -> None:
