@@ -90,10 +90,11 @@ def main() -> NoReturn:
     """Run the command line of this process and exit with its status."""
     signal.signal(signal.SIGTERM, _terminate)
     _open_streams()
-    # GNU's OpenMP lets threads that wait spin all but endlessly. Where another process wants a core
-    # too, a step was seen to take forty times as long (benchmarks/RESULTS.md), and with a bounded
-    # spin far less. Read when torch is loaded, so set before.
-    os.environ.setdefault("GOMP_SPINCOUNT", "100000")
+    # GNU's OpenMP lets threads that wait spin for a while and then sleep. Where others want a core
+    # too, a thread that sleeps is woken late: with many turns a step was seen to take half as long
+    # as with few, and a fifth of the default's (benchmarks/RESULTS.md). Read when torch is loaded,
+    # so set before.
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000000")
     sys.exit(run(sys.argv[1:]))
 
 
