@@ -92,8 +92,8 @@ def main() -> NoReturn:
     _open_streams()
     # GNU's OpenMP lets threads that wait spin for a while and then sleep. Where others want a core
     # too, a thread that sleeps is woken late: with many turns a step was seen to take half as long
-    # as with few, and a fifth of the default's (benchmarks/RESULTS.md). Read when torch is loaded,
-    # so set before.
+    # as with few, and a third of what it takes with the default (benchmarks/RESULTS.md). Read when
+    # torch is loaded, so set before.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000000")
     sys.exit(run(sys.argv[1:]))
 

@@ -128,25 +128,6 @@ class TracedMaxPool(nn.Module):
         return _MaxPool.apply(x, self.window, int(x.shape[2]), int(x.shape[3]))
 
 
-class _DensePool(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *args: Any) -> Tensor:
-        x, kernel, dilation, (left, right, top, bottom) = args
-        x = F.pad(x, (left, right, top, bottom), value=-torch.inf)
-        return F.max_pool2d(x, kernel, 1, 0, dilation)
-
-    @staticmethod
-    def symbolic(g: Any, x: Any, kernel: int, dilation: int, outside: Edges) -> Any:
-        left, right, top, bottom = outside
-        return g.op(
-            "MaxPool",
-            x,
-            kernel_shape_i=[kernel, kernel],
-            dilations_i=[dilation, dilation],
-            pads_i=[top, left, bottom, right],
-        )
-
-
 class TracedDensePool(nn.Module):
     """A pooling with a window at every pixel.
 
@@ -180,9 +161,11 @@ class TracedDensePool(nn.Module):
 
         Engines take fewer of these than a window is wide; more are put there by an operator.
         """
-        if max(outside) < self.kernel:
-            return _DensePool.apply(x, self.kernel, self.dilation, outside)
-        return F.max_pool2d(F.pad(x, outside, value=-torch.inf), self.kernel, 1, 0, self.dilation)
+        kernel, d = self.kernel, self.dilation
+        if max(outside) < kernel:
+            window = Window((kernel, kernel), (1, 1), (d, d), 1, outside, any_size=True)
+            return _MaxPool.apply(x, window, int(x.shape[2]), int(x.shape[3]))
+        return F.max_pool2d(F.pad(x, outside, value=-torch.inf), kernel, 1, 0, d)
 
 
 def traceable(network: nn.Module, *, any_size: bool) -> None:
