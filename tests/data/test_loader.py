@@ -317,6 +317,19 @@ def test_spawned_workers_give_the_same(photos):
     assert same(list(stream(photos, last_step=2)), list(spawned))
 
 
+def test_early_epochs_have_photos_of_the_sizes_asked_for(photos):
+    # Four steps an epoch: two epochs of 6 and 10 pixels, then those of the preprocessing.
+    grown = list(stream(photos, sizes=(6, 10)))
+    sides = [batch.pixels.shape[1:3] for batch in grown]
+    assert sides == [(6, 6)] * 4 + [(10, 10)] * 4 + [(PREPROCESS.size, PREPROCESS.size)]
+    for first, size in ((0, 6), (4, 10)):
+        plain = PREPROCESS.model_copy(update={"size": size})
+        alone = stream(photos, preprocess=plain, first_step=first, last_step=first + 4)
+        assert same(grown[first : first + 4], list(alone))
+    assert same(grown[8:], list(stream(photos, first_step=8)))
+    assert same(grown[3:6], list(stream(photos, sizes=(6, 10), first_step=3, last_step=6)))
+
+
 def test_what_goes_to_a_worker_can_be_pickled(photos):
     maker = BatchMaker(photos, photos.of("train"), PREPROCESS, AUGMENT, 3)
     key = BatchKey(1, 4, [2, 0])

@@ -5,6 +5,8 @@ from xception.errors import UserError
 from xception.training.config import override, parse, read_config, read_yaml, to_yaml
 from xception.training.recipes import FOLDER, configure, list_recipes
 
+from .conftest import tiny
+
 
 def test_a_configuration_written_and_read_back_is_the_same(tmp_path):
     config = configure(recipe="xception-imagenet", settings={"seed": 7, "augment.mixup": 0.2})
@@ -42,6 +44,23 @@ def test_the_recipes_of_the_paper_hold_its_numbers():  # Chollet 2017, sections 
     assert jft.optimizer.learning_rate == 0.001
     assert (jft.schedule.rate, jft.schedule.every_samples) == (0.9, 3_000_000)
     assert jft.dropout == 0
+
+
+@pytest.mark.parametrize(
+    ("progressive", "expected"),
+    [
+        ({"start": 64}, (64, 64, 64, 64, 64, 96, 96, 96, 96, 96)),
+        ({"start": 64, "step": 16, "until": 0.6}, (64, 64, 64, 80, 80, 80, 96, 96, 96, 96)),
+        ({"start": 96}, (96,) * 10),
+        ({"start": 200, "until": 1}, (96,) * 10),  # never above the full size
+        ({"start": 95, "step": 1, "until": 0}, (96,) * 10),
+        ({"start": 95, "step": 1, "until": 1}, (95,) * 10),
+        ({"start": 32, "step": 1, "until": 0.1}, (32, *(96,) * 9)),  # more sizes than epochs
+    ],
+)
+def test_photos_grow_by_stages(progressive, expected):
+    config = tiny(epochs=10, preprocess={"size": 96}, progressive=progressive)
+    assert config.sizes == expected
 
 
 def test_the_recipes_of_deeplab_hold_its_numbers():  # Chen et al. 2018, §4, and its code

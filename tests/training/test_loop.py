@@ -69,6 +69,23 @@ def trainer(tmp_path, *, feed=None, module=None, scores=None, kept=None, **chang
     )
 
 
+def test_the_time_left_counts_the_pixels_that_are_to_come(tmp_path, monkeypatch):
+    rows, steps = [], []
+    one = trainer(tmp_path, epochs=4, preprocess={"size": 32}, progressive={"start": 16})
+    monkeypatch.setattr(one.progress, "epoch", rows.append)
+    monkeypatch.setattr(
+        one.progress, "step", lambda step, row: steps.append((one.at.epoch_seconds, row))
+    )
+    one.run(StopRequest())
+    # Two epochs of 16 pixels cost a quarter of the two that follow: 1 + 1 + 4 + 4, or in steps,
+    # of which an epoch has two: 1 1 1 1 4 4 4 4.
+    for row, done in zip(rows, (1, 2, 6, 10), strict=True):
+        assert row["seconds_left"] == pytest.approx(row["seconds"] * (10 - done) / done)
+    counted = ((1, 19), (2, 18), (1, 17), (2, 16), (4, 12), (8, 8), (4, 4), (8, 0))
+    for (seconds, row), (done, left) in zip(steps, counted, strict=True):
+        assert row.seconds_left == pytest.approx(seconds * left / done)
+
+
 def weights_of(one):
     return [parameter.detach().numpy() for parameter in one.module.parameters()]
 
@@ -148,7 +165,7 @@ class StopsAt(Silent):
     def __init__(self, request, step, signum=signal.SIGTERM):
         self.request, self.at, self.signum = request, step, signum
 
-    def step(self, step, steps, row):
+    def step(self, step, row):
         if step == self.at:
             self.request.signum = self.signum
 

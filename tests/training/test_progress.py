@@ -4,7 +4,7 @@ import pytest
 
 from xception.training.progress import Lines, Silent, Step, duration
 
-STEP = Step(epoch=1.5, loss=0.25, accuracy=0.5, images_per_second=40.0, seconds_per_step=0.5)
+STEP = Step(epoch=1.5, loss=0.25, accuracy=0.5, images_per_second=40.0, seconds_left=50.0)
 EPOCH = {
     "epoch": 2, "epochs": 5, "train_loss": 0.5, "val_loss": 0.4, "val_top1": 0.75,
     "images_per_second": 40.0, "seconds_left": 125.0, "best": True,
@@ -28,7 +28,7 @@ def test_a_pipe_gets_plain_lines():
     stream = io.StringIO()
     lines = Lines(stream, every_s=0)
     lines.note("hello")
-    lines.step(10, 110, STEP)
+    lines.step(10, STEP)
     lines.epoch(EPOCH)
     text = stream.getvalue()
     assert text.splitlines() == [
@@ -45,7 +45,7 @@ def test_steps_in_a_pipe_are_rare():
     stream = io.StringIO()
     lines = Lines(stream)
     for step in range(100):
-        lines.step(step, 100, STEP)
+        lines.step(step, STEP)
     assert stream.getvalue() == ""
 
 
@@ -54,8 +54,8 @@ def test_a_terminal_rewrites_its_line_and_ends_it(monkeypatch):
     clock = iter([0.0, 1.0, 2.0, 3.0, 4.0])
     monkeypatch.setattr("xception.training.progress.time.monotonic", lambda: next(clock))
     lines = Lines(stream, _last=-1.0)
-    lines.step(1, 10, STEP._replace(accuracy=None))
-    lines.step(2, 10, STEP)
+    lines.step(1, STEP._replace(accuracy=None))
+    lines.step(2, STEP)
     lines.note("done")
     text = stream.getvalue()
     assert text.count("\r\x1b[2K") == 3
@@ -65,4 +65,4 @@ def test_a_terminal_rewrites_its_line_and_ends_it(monkeypatch):
 
 def test_silence():
     silent = Silent()
-    assert silent.note("x") is silent.step(1, 2, STEP) is silent.epoch(EPOCH) is None
+    assert silent.note("x") is silent.step(1, STEP) is silent.epoch(EPOCH) is None

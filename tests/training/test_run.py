@@ -63,7 +63,7 @@ class Signals(Silent):
     def __init__(self, step, signum):
         self.at, self.signum = step, signum
 
-    def step(self, step, steps, row):
+    def step(self, step, row):
         if step == self.at:
             os.kill(os.getpid(), self.signum)
 

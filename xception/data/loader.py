@@ -62,25 +62,32 @@ class BatchMaker(Dataset):
     augment: Augment | None
     """None for evaluation: nothing random."""
     seed: int
+    sizes: tuple[int, ...] = ()
+    """Sides of the photos in the first epochs, in pixels; later ones have `preprocess.size`."""
 
     def __getitem__(self, key: BatchKey) -> Batch | UserError:
         """A batch, or what is wrong with one of its photos: returned, because torch would wrap a
         raised error into the text of a traceback.
         """
-        size, channels = self.preprocess.size, self.preprocess.channels
+        preprocess = self.preprocess
+        if key.epoch < len(self.sizes):
+            preprocess = preprocess.model_copy(update={"size": self.sizes[key.epoch]})
+        size, channels = preprocess.size, preprocess.channels
         pixels = torch.empty((len(key.positions), size, size, channels), dtype=torch.uint8)
         rows = pixels.numpy()
         draws = Draws(self.seed, key.epoch)
         try:
             for i, position in enumerate(key.positions):
-                rows[i] = self._pixels(self.members[position], draws.at(key.place + i))
+                rng = draws.at(key.place + i)
+                rows[i] = self._pixels(self.members[position], preprocess, rng)
         except UserError as error:
             return error
         return Batch(pixels, self._targets(key.positions), torch.tensor(key.positions))
 
-    def _pixels(self, photo: Photo, rng: np.random.Generator) -> UInt8[np.ndarray, "h w c"]:
+    def _pixels(
+        self, photo: Photo, preprocess: Preprocess, rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "h w c"]:
         data = self.photos.read(photo)
-        preprocess = self.preprocess
         if self.augment is None:
             return preprocess.pixels(decode(data, photo.name, min_side=preprocess.min_side))
         # The crop comes before the decoding: a large photo is then decoded no larger than needed.
@@ -122,10 +129,12 @@ class TrainingStream:
         rank: int = 0,
         world: int = 1,
         sampler: Literal["shuffle", "balanced"] = "shuffle",
+        sizes: tuple[int, ...] = (),
         pin_memory: bool = False,
         start_method: StartMethod | None = None,
     ):
-        """`batch_size` counts the photos of all processes together; `pin_memory` is for CUDA.
+        """`batch_size` counts the photos of all processes together; `sizes` are the sides of the
+        photos in the first epochs, others have `preprocess.size`; `pin_memory` is for CUDA.
 
         Raises `LoaderError` for a batch that `world` processes cannot share evenly.
         """
@@ -141,7 +150,7 @@ class TrainingStream:
         self._count, self._seed = len(members), seed
         self._weights = balanced_weights(members) if sampler == "balanced" else None
         self._steps = range(first_step, last_step)
-        self._maker = BatchMaker(photos, members, preprocess, augment, seed)
+        self._maker = BatchMaker(photos, members, preprocess, augment, seed, sizes)
         self._workers, self._pin_memory = workers, pin_memory
         self._start_method: StartMethod | None = start_method
 

@@ -28,9 +28,9 @@ class Board:
         """Passed on."""
         self.inner.note(text)
 
-    def step(self, step: int, steps: int, row: Step) -> None:
+    def step(self, step: int, row: Step) -> None:
         """Passed on."""
-        self.inner.step(step, steps, row)
+        self.inner.step(step, row)
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Every figure of the epoch as a scalar over the steps."""

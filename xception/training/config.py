@@ -55,6 +55,26 @@ class Schedule(Record):
     power: Positive = 0.9  # poly: of the share of the training that is left
 
 
+class Progressive(Record):
+    """Smaller photos in the first epochs, which cost less and teach nearly as much.
+
+    Howard's progressive resizing; Tan & Le 2021 (EfficientNetV2), section 4.2.
+    """
+
+    start: Annotated[int, Field(ge=1)]  # pixels of a side in the first epoch
+    until: Fraction = 0.5  # share of the epochs after which photos have `preprocess.size`
+    step: Annotated[int, Field(ge=1)] = 32  # pixels that sizes rise by, evenly over these epochs
+
+    def sizes(self, full: int, epochs: int) -> tuple[int, ...]:
+        """The side of the photos in every epoch, in pixels; never above `full`."""
+        rising = list(range(self.start, full, self.step))
+        early = round(self.until * epochs)
+        return tuple(
+            rising[epoch * len(rising) // early] if rising and epoch < early else full
+            for epoch in range(epochs)
+        )
+
+
 class PixelLoss(Record):
     """What the loss over pixels is made of."""
 
@@ -92,6 +112,7 @@ class TrainConfig(Record):
     # the photos
     preprocess: Preprocess
     augment: Augment = Augment()  # of photos with classes
+    progressive: Progressive | None = None  # smaller photos first; None: off
     joint: JointAugment = JointAugment()  # of photos and their masks
     masks: Masks = Masks()
     class_weights: Literal["none", "balanced", "softened"] = "none"
@@ -115,10 +136,16 @@ class TrainConfig(Record):
     checkpoint_minutes: Positive = 5  # between saves inside an epoch
     tensorboard: bool = False
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The side of the training photos in every epoch, in pixels."""
+        full, epochs = self.preprocess.size, self.epochs
+        return self.progressive.sizes(full, epochs) if self.progressive else (full,) * epochs
+
 
 NOT_FOR: dict[Task, tuple[str, ...]] = {
     "classification": ("joint", "masks", "pixel_loss"),
-    "segmentation": ("augment", "sampler", "freeze"),
+    "segmentation": ("augment", "progressive", "sampler", "freeze"),
 }
 """Settings that would have no effect on photos of a task."""
 

@@ -74,6 +74,7 @@ class PhotoFeed:
             rank=self.world.rank,
             world=self.world.size,
             sampler=config.sampler,
+            sizes=config.sizes,
             pin_memory=self.world.device.type == "cuda",
         )
         for step, batch in enumerate(stream, start=first_step):

@@ -78,6 +78,7 @@ class Trainer:
         self.parallel = DistributedDataParallel(asked) if world.size > 1 else asked
         self.autocast = autocast(config.precision, device)
         self.at = Position()
+        self.costs = [side * side for side in config.sizes]  # of the epochs, in proportion
         self._sums = torch.zeros(3, device=device)  # loss, right, answers since the last look
         self._pending = 0
 
@@ -114,7 +115,7 @@ class Trainer:
                 raise Interrupted(stop.signum) from None
             self._step(inputs, targets)
             self.at.epoch_seconds += time.monotonic() - started
-            self._report(steps)
+            self._report()
             if self.at.step % per_epoch == 0:
                 self._finish_epoch()
                 saved = time.monotonic()
@@ -189,21 +190,22 @@ class Trainer:
             f"or --set clip_norm=1{saved}"
         )
 
-    def _report(self, steps: int) -> None:
-        tally = self.at.tally
+    def _report(self) -> None:
+        tally, per_epoch = self.at.tally, self.feed.steps_per_epoch
         if not tally.seen or not self.world.leads:
             return
-        done = max(self.at.step % self.feed.steps_per_epoch, 1)
+        epoch, before = divmod(self.at.step - 1, per_epoch)
+        done = before + 1  # steps of this epoch
         seconds = max(self.at.epoch_seconds, 1e-9)
+        to_come = per_epoch * sum(self.costs[epoch + 1 :]) / self.costs[epoch]
         self.progress.step(
             self.at.step,
-            steps,
             Step(
-                epoch=self.at.step / self.feed.steps_per_epoch,
+                epoch=self.at.step / per_epoch,
                 loss=tally.loss / tally.seen,
                 accuracy=tally.accuracy,
                 images_per_second=tally.seen * self.world.size / seconds,
-                seconds_per_step=seconds / done,
+                seconds_left=seconds / done * (per_epoch - done + to_come),
             ),
         )
 
@@ -241,7 +243,7 @@ class Trainer:
                 self.keep_best(self.final, validation.figures if validation else {})
         if self.world.leads:
             write_whole(self.folder / "metrics.csv", lambda file: file.write(to_csv(at.history)))
-            left = row["seconds"] / epoch * (config.epochs - epoch)
+            left = row["seconds"] / sum(self.costs[:epoch]) * sum(self.costs[epoch:])
             self.progress.epoch({**row, "epochs": config.epochs, "seconds_left": left})
         self.save()
 

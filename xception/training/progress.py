@@ -14,7 +14,7 @@ class Step(NamedTuple):
     loss: float
     accuracy: float | None  # None where a photo has several labels
     images_per_second: float
-    seconds_per_step: float
+    seconds_left: float  # to the end of the training
 
 
 @runtime_checkable
@@ -24,7 +24,7 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """A sentence worth reading once."""
 
-    def step(self, step: int, steps: int, row: Step) -> None:
+    def step(self, step: int, row: Step) -> None:
         """A step is done."""
 
     def epoch(self, row: dict[str, Any]) -> None:
@@ -37,7 +37,7 @@ class Silent:
     def note(self, text: str) -> None:
         """Nothing."""
 
-    def step(self, step: int, steps: int, row: Step) -> None:
+    def step(self, step: int, row: Step) -> None:
         """Nothing."""
 
     def epoch(self, row: dict[str, Any]) -> None:
@@ -61,14 +61,14 @@ class Lines:
         """A sentence of its own line."""
         self._print(text)
 
-    def step(self, step: int, steps: int, row: Step) -> None:
+    def step(self, step: int, row: Step) -> None:
         """Loss, accuracy, images a second and the time left."""
         terminal = self.stream.isatty()
         now = time.monotonic()
         if now - self._last < (0.1 if terminal else self.every_s):
             return
         self._last = now
-        left = duration((steps - step) * row.seconds_per_step)
+        left = duration(row.seconds_left)
         accuracy = "" if row.accuracy is None else f"  accuracy {row.accuracy:.3f}"
         line = (
             f"epoch {row.epoch:.2f}  loss {row.loss:.3f}{accuracy}"
@@ -88,12 +88,12 @@ class Lines:
             for key in row
             if key.startswith("val_") and isinstance(row[key], float)
         )
+        judged = f"  validation: {figures}" if figures else ""
         mark = "  *" if row["best"] else ""
         left = f"  {duration(row['seconds_left'])} left" if row["seconds_left"] >= 1 else ""
         self._print(
             f"epoch {row['epoch']}/{row['epochs']}  train loss {row['train_loss']:.3f}"
-            f"  validation: {figures or 'none'}"
-            f"  {row['images_per_second']:.0f} images/s{left}{mark}"
+            f"{judged}  {row['images_per_second']:.0f} images/s{left}{mark}"
         )
         self._last = time.monotonic()
 
