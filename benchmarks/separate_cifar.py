@@ -2,10 +2,12 @@
 
     python benchmarks/separate_cifar.py --data cifar10.zip [--folder runs/separate-cifar]
                                         [--network vgg resnet] [--calibrate 4096]
-                                        [--minutes 25 | --epochs 8]
+                                        [--minutes 25 | --epochs 9 6]
 
 A VGG-like and a ResNet-like network (plain torch, below) are trained within the minutes, or loaded
-from the folder if they have been before. Then, on the test photos:
+from the folder if they have been before. Epochs in several numbers are cycles of the rate, which
+starts anew at half of what it was (warm restarts: Loshchilov & Hutter 2017). Then, on the test
+photos:
 
 - at half of the MACs, without fine-tuning: fitted to photos, from the kernels alone with the same
   plan, and from the kernels alone with a plan of its own;
@@ -163,56 +165,68 @@ def augmented(pixels: Tensor) -> Tensor:
     return padded.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]]
 
 
-def train(model: nn.Module, data: Cifar, minutes: float, epochs: int | None) -> int:
-    """SGD with one cycle of the rate over as many epochs as asked for, or fit; returns how many."""
+def train(model: nn.Module, data: Cifar, epochs: int, highest: float) -> None:
+    """SGD with one cycle of the rate over so many epochs."""
     pixels, targets = data.splits["train"]
     model.train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=RATE, momentum=0.9, nesterov=True, weight_decay=5e-4
-    )
-
-    def step(chosen: Tensor, rate: float) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        x = PREPROCESS.normalize(augmented(pixels[chosen]))
-        loss = F.cross_entropy(model(x), targets[chosen], label_smoothing=0.05)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
+    optimizer = optimizer_of(model)
     per_epoch = max(1, len(pixels) // BATCH)
-    first = torch.arange(min(BATCH, len(pixels)))
-    begin = time.perf_counter()
-    for _ in range(10):
-        step(first, 0.0)  # how long it takes, and batch statistics
-    seconds = (time.perf_counter() - begin) / 10
-    epochs = epochs or min(max(int(60 * minutes / (seconds * per_epoch)), 1), 30)
     steps = epochs * per_epoch
     for epoch in range(epochs):
         order = torch.randperm(len(pixels))
         for place in range(per_epoch):
             done = (epoch * per_epoch + place) / steps
-            rate = RATE * (
-                done / 0.2 if done < 0.2 else 0.5 + 0.5 * math.cos((done - 0.2) / 0.8 * math.pi)
-            )
-            step(order[place * BATCH : (place + 1) * BATCH], rate)
+            share = done / 0.2 if done < 0.2 else 0.5 + 0.5 * math.cos((done - 0.2) / 0.8 * math.pi)
+            chosen = order[place * BATCH : (place + 1) * BATCH]
+            step(model, optimizer, pixels[chosen], targets[chosen], highest * share)
         print(f"  epoch {epoch + 1}/{epochs}: test {data.accuracy(model):.4f}", flush=True)
-    return epochs
+
+
+def optimizer_of(model: nn.Module) -> torch.optim.SGD:
+    return torch.optim.SGD(
+        model.parameters(), lr=RATE, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+
+
+def step(
+    model: nn.Module, optimizer: torch.optim.SGD, pixels: Tensor, targets: Tensor, rate: float
+) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    x = PREPROCESS.normalize(augmented(pixels))
+    F.cross_entropy(model(x), targets, label_smoothing=0.05).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def affordable(model: nn.Module, data: Cifar, minutes: float) -> int:
+    """The epochs, up to 30, that fit into so many minutes, by the time of ten steps of a copy."""
+    pixels, targets = data.splits["train"]
+    model = copy.deepcopy(model).train().to(memory_format=torch.channels_last)
+    optimizer = optimizer_of(model)
+    begin = time.perf_counter()
+    for _ in range(10):
+        step(model, optimizer, pixels[:BATCH], targets[:BATCH], RATE)
+    seconds = (time.perf_counter() - begin) / 10
+    return min(max(int(60 * minutes * BATCH / (seconds * len(pixels))), 1), 30)
 
 
 def trained(name: str, data: Cifar, arguments: argparse.Namespace) -> nn.Sequential:
-    """The network from the folder, or trained now and put there."""
+    """The network from the folder, or trained now and put there after each cycle."""
     folder: Path = arguments.folder
+    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     model = NETWORKS[name]()
-    path = folder / f"{name}.pt"
-    if path.exists():
-        model.load_state_dict(torch.load(path, weights_only=True))
-    else:
+    cycles = arguments.epochs or [affordable(model, data, arguments.minutes)]
+    for cycle, epochs in enumerate(cycles):
+        path = folder / f"{name}-{'-'.join(map(str, cycles[: cycle + 1]))}.pt"
+        if path.exists():
+            model.load_state_dict(torch.load(path, weights_only=True))
+            continue
+        torch.manual_seed(cycle)
         begin = time.perf_counter()
-        epochs = train(model, data, arguments.minutes, arguments.epochs)
+        train(model, data, epochs, RATE / 2**cycle)
         print(f"  {epochs} epochs in {(time.perf_counter() - begin) / 60:.1f} min")
-        folder.mkdir(parents=True, exist_ok=True)
         torch.save(model.state_dict(), path)
     return model.eval()
 
@@ -355,7 +369,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/separate-cifar"))
     parser.add_argument("--network", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--minutes", type=float, default=25, help="of training, for each network")
-    parser.add_argument("--epochs", type=int, help="in the place of --minutes")
+    parser.add_argument("--epochs", type=int, nargs="+", help="of each cycle, not by --minutes")
     parser.add_argument("--calibrate", type=int, default=4096, help="photos to fit layers to")
     parser.add_argument("--photos", type=int, help="of each split, to try it out")
     arguments = parser.parse_args()
