@@ -1,6 +1,6 @@
 import pytest
 
-from xception.studies.claims import Alike, Better, Claim, SomeBetter
+from xception.studies.claims import Alike, Better, Claim, SomeBetter, compare
 
 HIGH = [0.80, 0.82, 0.81, 0.83]
 MIDDLE = [0.71, 0.72, 0.70, 0.73]
@@ -12,6 +12,8 @@ SCORES = {
     "low": LOW,
     "wild": WILD,
     "twin": [x + 1e-4 for x in HIGH],
+    "near": [x + 0.009 for x in HIGH],
+    "about": [x + gap for x, gap in zip(HIGH, (0.007, 0.009, 0.011, 0.012), strict=True)],
 }
 
 
@@ -23,6 +25,8 @@ SCORES = {
         (Better("middle", than=("high", "low")), "not supported"),
         (Better("wild", than=("high",)), "undecided"),
         (Alike("high", "twin", margin=0.01), "supported"),
+        (Alike("high", "near", margin=0.01), "supported"),  # certain, and within the margin
+        (Alike("high", "about", margin=0.01), "undecided"),  # perhaps within, perhaps beyond it
         (Alike("high", "low", margin=0.01), "not supported"),
         (Alike("high", "wild", margin=0.01), "undecided"),
         (SomeBetter(("low", "high"), than="middle"), "supported"),
@@ -43,4 +47,8 @@ def test_several_chances_to_be_right_must_share_the_doubt():
     assert gap == "undecided"
     wider = {**scores, "a": [0.7, 1.3, 0.45, 1.55]}  # t = 3.93
     assert SomeBetter(("a",), than="base").verdict(wider) == "supported"
-    assert SomeBetter(("a", "b"), than="base").verdict(wider) == "undecided"
+    both = SomeBetter(("a", "b"), than="base")
+    assert both.verdict(wider) == "undecided"
+    alone, shared = (compare(both, wider, shared=one)[0] for one in (False, True))
+    assert shared.p == pytest.approx(2 * alone.p)
+    assert shared.low < 0 < alone.low

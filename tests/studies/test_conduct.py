@@ -1,11 +1,15 @@
 import csv
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from xception.errors import UserError
-from xception.studies.cells import cells
+from xception.studies.cells import TIMINGS, cells
 from xception.studies.claims import Better
 from xception.studies.conduct import Conducted, conduct
 from xception.studies.study import Arm, Study
@@ -25,7 +29,6 @@ STUDY = Study(
 )
 # What stands in for a training runs nothing of ours, dozens of times.
 pytestmark = pytest.mark.usefixtures("unmeasured_children")
-TIMINGS = ("steps_per_second", "seconds")
 
 
 @pytest.fixture
@@ -71,15 +74,92 @@ def test_from_cells_to_pages(photos: Path, tmp_path: Path):
         (arm, seed, "20") for seed in "012" for arm in "ab"
     ]
     assert told[-1] == "6 of 6 cells done, 0 running"
+    # 20 steps of 32 photos, half of them at 320 photos a second, half at 160.
+    with done.table.open(newline="") as file:
+        first = next(csv.DictReader(file))
+    assert float(first["steps_per_second"]) == pytest.approx(20 / (320 / 320 + 320 / 160))
+    assert first["processor"] == "the processor"
 
     page = done.page.read_text("utf-8")
     assert "Supported: B is better than a." in page
     assert "<title>&lt;Letters&gt;</title>" in page
     assert "Only letters." in page
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
+    assert "accuracy on 100 test photos" in page
+    assert "measured on them once" in page
+    assert "the highest mean is that of b" in page.lower()
     document = done.page.with_name("report.md").read_text("utf-8")
     assert "| b | a | +10.0 (10.0 to 10.0) | 0.000 |" in document
-    assert (done.page.with_name("steps.svg")).exists()
+    assert "the processor, the threads threads a training" in document
+    assert str(datetime.now(UTC).year) in document
+    for name in ("steps", "seconds", "scores"):
+        assert done.page.with_name(f"{name}.svg").exists()
+
+
+def test_without_test_photos_the_pages_say_so(photos: Path, tmp_path: Path):
+    (photos.parent / "split").write_text("validation")
+    done = run(photos, tmp_path / "study")
+    for page in (done.page, done.page.with_name("report.md")):
+        text = page.read_text("utf-8")
+        assert "accuracy on 100 validation photos" in text
+        assert "There were no test photos" in text
+        assert "test photos;" not in text
+
+
+@contextmanager
+def held_elsewhere(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that trains in the folder until a line tells it to end."""
+    code = "import sys, pathlib; from xception.training.lock import hold\n"
+    code += "with hold(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
+    call = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+        yield child
+        if child.poll() is None:
+            child.communicate(b"\n")
+
+
+@pytest.mark.usefixtures("no_pages")
+def test_one_study_at_a_time_and_of_the_same_photos(photos: Path, tmp_path: Path):
+    run(photos, tmp_path / "study")
+    other = tmp_path / "other.zip"
+    other.touch()
+    with pytest.raises(UserError, match=r"was begun with .*photos\.zip: --out names another"):
+        run(other, tmp_path / "study")
+    with held_elsewhere(tmp_path / "study"), pytest.raises(UserError, match="another process"):
+        run(photos, tmp_path / "study")
+    run(photos, tmp_path / "study")
+
+
+@pytest.mark.usefixtures("no_pages")
+def test_a_training_that_outlived_its_study_is_waited_for(photos: Path, tmp_path: Path):
+    (cell, *_) = cells(STUDY, "full", 3, tmp_path / "study")
+    cell.run.mkdir(parents=True)
+    with held_elsewhere(cell.run) as child:
+        told: list[str] = []
+
+        def tell(line: str) -> None:
+            told.append(line)
+            if line.startswith("5 of 6 cells done, 0 running") and child.poll() is None:
+                assert cell.row() is None  # all others went on
+                child.communicate(b"\n")
+
+        conduct(
+            STUDY, photos, tmp_path / "study", scale="full", seeds=3, processes=2, launcher=FAKE,
+            command="", tell=tell,
+        )  # fmt: skip
+    assert told[-1].startswith("6 of 6")
+
+
+@pytest.mark.usefixtures("no_pages")
+def test_settings_for_all_cells(photos: Path, tmp_path: Path):
+    grid = cells(STUDY, "tiny", 1, tmp_path, {"epochs": 30, "model_options.middle": 3})
+    assert [cell.config.epochs for cell in grid] == [30, 30]
+    assert [cell.config.model_options["name"] for cell in grid] == ["a", "b"]
+    assert [cell.config.model_options["middle"] for cell in grid] == [3, 3]
+    with pytest.raises(UserError, match="no setting is called 'epoch'"):
+        cells(STUDY, "tiny", 1, tmp_path, {"epoch": 30})
 
 
 @pytest.mark.usefixtures("no_pages")

@@ -2,13 +2,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from xception._version import __version__
 from xception.studies.cells import Cell, cells
 from xception.studies.claims import Better
 from xception.studies.known import take_over
 from xception.studies.photos import ZIP
 from xception.studies.study import Arm, Study
 
+VERSIONS = {"xception": __version__, "torch": torch.__version__}
 PLAIN = {"model_options": {"middle": 1}}
 
 
@@ -35,7 +38,7 @@ def finished(tmp_path: Path) -> list[Cell]:
         cell.run.mkdir()
         (cell.run / "metrics.csv").write_text(f"epoch,step\n1,{cell.seed}\n")
         row = {"study": "one", "arm": cell.arm, "seed": cell.seed, "trained_in": f"one/{cell.arm}"}
-        cell.result.write_text(json.dumps({**row, "top1": 0.1 * cell.seed}))
+        cell.result.write_text(json.dumps({**row, **VERSIONS, "top1": 0.1 * cell.seed}))
     return grid
 
 
@@ -49,6 +52,7 @@ def test_the_same_settings_photos_and_seed_are_trained_once(finished, tmp_path):
         "arm": "reference",
         "seed": 1,
         "trained_in": "one/plain",
+        **VERSIONS,
         "top1": 0.1,
     }
     assert done[1].history() == [{"epoch": "1", "step": "1"}]
@@ -65,8 +69,36 @@ def test_what_was_begun_is_gone_on_with(finished, tmp_path):
     for cell in grid:
         cell.prepare()
         cell.run.mkdir()
+        (cell.run / "config.yaml").touch()
     take_over(grid, tmp_path / "two")
     assert not any(cell.row() for cell in grid)
+
+
+def test_a_taking_over_that_was_killed_is_begun_again(finished, tmp_path):
+    grid = begun(TWO, tmp_path / "two", "the photos")
+    for cell in grid:
+        cell.run.mkdir(parents=True)  # as far as it came
+    take_over(grid, tmp_path / "two")
+    assert [cell.arm for cell in grid if cell.row()] == ["reference", "reference"]
+
+
+@pytest.mark.parametrize("name", ["xception", "torch"])
+def test_another_version_is_another_training(finished, tmp_path, name):
+    for cell in finished:
+        cell.result.write_text(json.dumps({**cell.row(), name: "0.1"}))
+    grid = begun(TWO, tmp_path / "two", "the photos")
+    take_over(grid, tmp_path / "two")
+    assert not any(cell.row() for cell in grid)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("result.json", "{"), ("result.json", "[]"), ("config.yaml", "colour: red")]
+)
+def test_what_is_damaged_elsewhere_is_passed_over(finished, tmp_path, name, text):
+    (finished[0].folder / name).write_text(text)  # plain, seed 0
+    grid = begun(TWO, tmp_path / "two", "the photos")
+    take_over(grid, tmp_path / "two")
+    assert [cell.seed for cell in grid if cell.row()] == [1]
 
 
 def test_photos_that_were_not_made_for_studies_are_not_compared(finished, tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from xception.cli import options
+from xception.cli.assignments import parse_assignment
 from xception.cli.output import print_json, say, show
 from xception.cli.study_progress import Line
 from xception.errors import UserError
@@ -59,6 +60,13 @@ FOLDER = Path("studies")
     help="Trainings at a time; they share the cores.",
 )
 @click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of all trainings, e.g. epochs=30; may be repeated.",
+)
+@click.option(
     "--launcher",
     metavar="COMMAND",
     help="What starts each training, e.g. 'torchrun --nproc-per-node 8'.",
@@ -72,6 +80,7 @@ def command(
     seeds: int,
     out: Path | None,
     processes: int,
+    assignments: tuple[str, ...],
     launcher: str | None,
     as_json: bool,
     quiet: bool,
@@ -85,6 +94,7 @@ def command(
       xception study
       xception study residuals --data cifar10.zip
       xception study segments --data cifar10.zip --seeds 5 --processes 2
+      xception study activation --data cifar10.zip --seeds 5 --set epochs=30
       xception study order --data imagenet/ --scale full --launcher 'torchrun --nproc-per-node 8'
     """
     if name is None:
@@ -102,6 +112,7 @@ def command(
             out if out is not None else FOLDER / f"{name}-{scale}",
             scale=scale,
             seeds=seeds,
+            settings=dict(map(parse_assignment, assignments)),
             processes=processes,
             launcher=shlex.split(launcher) if launcher else None,
             command=shlex.join(["xception", *sys.argv[1:]]),

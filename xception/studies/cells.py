@@ -9,19 +9,23 @@ import csv
 import json
 import shutil
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from xception._version import __version__
 from xception.errors import UserError
-from xception.studies.study import Arm, Scale, Study
+from xception.studies.study import NOTHING, Arm, Scale, Settings, Study
 from xception.training.config import TrainConfig, read_config, to_yaml
 from xception.weights.atomic import write_whole
 
 # What a row of results.csv says of a cell, of what its training reports.
-MEASURES = ("top1", "top5", "map", "map_at_k", "log_loss", "ece")
-TIMINGS = ("steps_per_second", "seconds")
-VERSIONS = ("python", "torch", "device")
+MEASURES = (
+    "top1", "top5", "balanced_accuracy", "macro_f1", "micro_f1", "map", "map_at_k", "log_loss",
+    "ece",
+)  # fmt: skip
+TIMINGS = ("steps_per_second", "seconds", "date")  # that differ from one run to the next
+MACHINE = ("python", "torch", "system", "processor", "threads", "device")
 
 
 class Cell(NamedTuple):
@@ -54,6 +58,11 @@ class Cell(NamedTuple):
         return self.folder / "log.txt"
 
     @property
+    def begun(self) -> bool:
+        """Whether a training lives in the run folder, and not what was killed before it could."""
+        return (self.run / "config.yaml").exists()
+
+    @property
     def epochs_done(self) -> int:
         """How far the training is."""
         return len(self.history())
@@ -75,7 +84,7 @@ class Cell(NamedTuple):
         """
         start = [*(launcher or [sys.executable]), "-m", "xception", "train", str(photos)]
         start += ["--out", str(self.run), "--json", "--quiet"]
-        if (self.run / "config.yaml").exists():
+        if self.begun:
             return [*start, "--resume"]
         return [*start, "--config", str(self.folder / "config.yaml")]
 
@@ -98,8 +107,8 @@ class Cell(NamedTuple):
         Raises:
             UserError: the folder cannot be written to.
         """
-        if self.run.exists() and not (self.run / "config.yaml").exists():
-            shutil.rmtree(self.run)
+        if not self.begun:
+            shutil.rmtree(self.run, ignore_errors=True)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -113,8 +122,8 @@ class Cell(NamedTuple):
         metrics = answer.get("metrics", answer)  # of a training, or of an evaluation
         report = json.loads((self.run / "report.json").read_text(encoding="utf-8"))
         history = self.history()
-        seconds = float(history[-1]["seconds"])
         steps = int(history[-1]["step"])
+        training = sum(1 / float(row["images_per_second"]) for row in history) / len(history)
         row = {
             "study": self.study,
             "arm": self.arm,
@@ -126,11 +135,12 @@ class Cell(NamedTuple):
             "split": answer["split"],
             "samples": metrics["samples"],
             **{name: metrics.get(name) for name in MEASURES},
-            "steps_per_second": steps / seconds,
-            "seconds": seconds,
+            "steps_per_second": 1 / (training * self.config.batch_size),
+            "seconds": float(history[-1]["seconds"]),  # with validation
+            "date": datetime.now(UTC).date().isoformat(),
             "trained_in": f"{self.study}/{self.arm}",  # another study's, where it was taken over
             "xception": __version__,
-            **{name: report["environment"][name] for name in VERSIONS},
+            **{name: report["environment"][name] for name in MACHINE},
         }
         write_whole(self.result, lambda file: file.write(json.dumps(row, indent=2).encode()))
 
@@ -151,11 +161,21 @@ class Cell(NamedTuple):
         return row
 
 
-def cells(study: Study, scale: Scale, seeds: int, folder: Path) -> list[Cell]:
-    """All cells of a study, seed by seed, so that all arms are equally far whenever it stops."""
+def cells(
+    study: Study, scale: Scale, seeds: int, folder: Path, settings: Settings = NOTHING
+) -> list[Cell]:
+    """All cells of a study, seed by seed, so that all arms are equally far whenever it stops.
+
+    Args:
+        study: what is compared.
+        scale: "tiny" or "full".
+        seeds: trainings of each arm.
+        folder: of the study.
+        settings: what all cells change of the study's own settings.
+    """
 
     def cell(arm: Arm, seed: int) -> Cell:
         home = folder / "cells" / arm.name / f"seed-{seed}"
-        return Cell(study.name, arm.name, seed, home, study.config(arm, seed, scale))
+        return Cell(study.name, arm.name, seed, home, study.config(arm, seed, scale, settings))
 
     return [cell(arm, seed) for seed in range(seeds) for arm in study.arms]

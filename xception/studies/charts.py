@@ -1,5 +1,6 @@
-"""The two charts of a study: how its arms learn, by steps and by time."""
+"""The charts of a study: what its arms come to, and how they learn, by steps and by time."""
 
+import math
 from collections.abc import Sequence
 
 import matplotlib
@@ -31,6 +32,24 @@ def learning(arms: Sequence[ArmResult], by: str) -> str:
         axes.yaxis.set_major_formatter(PERCENT)
         axes.legend(loc="lower right", handlelength=2.2)
         return svg(figure, f"Validation score by {by}")
+
+
+def scores(arms: Sequence[ArmResult], metric: str) -> str:
+    """The mean score of each arm with its interval, one below the other, as an SVG file."""
+    title = f"{metric[0].upper()}{metric[1:]} of each network"
+    with matplotlib.rc_context(STYLE):
+        height = 1.1 + 0.34 * len(arms)
+        figure = Figure(figsize=(CHART_INCHES[0], height), layout="constrained")
+        axes = figure.subplots()
+        axes.set_title(title)
+        for place, arm in enumerate(arms):
+            if math.isfinite(arm.score.low):
+                axes.plot(arm.score[1:], (place, place), color=PALETTE["soft"], linewidth=4)
+            axes.plot(arm.score.value, place, "o", color=PALETTE["ink"])
+        axes.set_yticks(range(len(arms)), [arm.name for arm in arms])
+        axes.set_ylim(len(arms) - 0.5, -0.5)
+        axes.xaxis.set_major_formatter(PERCENT)
+        return svg(figure, title)
 
 
 def _band(axes: Axes, arm: ArmResult, by: str, number: int) -> None:

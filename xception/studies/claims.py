@@ -20,6 +20,21 @@ Scores = Mapping[str, Sequence[float]]
 class Claim(Protocol):
     """Something that a paper says of arms, which their scores can support or not."""
 
+    @property
+    def any_will_do(self) -> bool:
+        """Whether one of the pairs suffices, so that their intervals must share the 5 %."""
+        ...
+
+    @property
+    def against(self) -> str:
+        """What it means that it is not supported."""
+        ...
+
+    @property
+    def doubt(self) -> str:
+        """What it means that it is undecided."""
+        ...
+
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """The arms that are compared: first with second."""
         ...
@@ -35,6 +50,9 @@ class Better:
 
     arm: str
     than: tuple[str, ...]
+    any_will_do = False
+    against = "a difference goes the other way beyond chance"
+    doubt = "not all of the differences it speaks of are larger than chance makes them"
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """The arm with each of the others."""
@@ -56,20 +74,20 @@ class Alike:
     arm: str
     other: str
     margin: float
+    any_will_do = False
+    against = "the two differ by more than the margin, beyond chance"
+    doubt = "the difference may be smaller than the margin, and may be larger"
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """The two."""
         return ((self.arm, self.other),)
 
     def verdict(self, scores: Scores) -> Verdict:
-        """Supported where the interval lies within the margin, not where it leaves out 0.
-
-        A difference that is certain but within the margin does not matter: supported.
-        """
+        """Supported where the interval lies within the margin, not where it lies outside."""
         (gap,) = compare(self, scores)
         if -self.margin < gap.low and gap.high < self.margin:
             return "supported"
-        if gap.low > 0 or gap.high < 0:
+        if gap.low > self.margin or gap.high < -self.margin:
             return "not supported"
         return "undecided"
 
@@ -80,6 +98,9 @@ class SomeBetter:
 
     arms: tuple[str, ...]
     than: str
+    any_will_do = True
+    against = "all of them are worse beyond chance"
+    doubt = "none is better, and not all are worse, by more than chance makes of it"
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """Each of the arms with the given one."""
@@ -95,7 +116,12 @@ class SomeBetter:
 
 
 def compare(claim: Claim, scores: Scores, *, shared: bool = False) -> list[Difference]:
-    """The differences that a claim speaks of; `shared`: their intervals share the 5 %."""
+    """The differences that a claim speaks of.
+
+    With `shared` their intervals share the 5 %, and each p counts as often as there are pairs.
+    """
     pairs = claim.pairs()
-    confidence = 1 - (1 - CONFIDENCE) / (len(pairs) if shared else 1)
-    return [difference(scores[a], scores[b], confidence) for a, b in pairs]
+    chances = len(pairs) if shared else 1
+    confidence = 1 - (1 - CONFIDENCE) / chances
+    gaps = [difference(scores[a], scores[b], confidence) for a, b in pairs]
+    return [gap._replace(p=min(1.0, gap.p * chances)) for gap in gaps]

@@ -11,7 +11,11 @@ from xception.studies.page import write_pages
 from xception.studies.photos import prepare
 from xception.studies.results import Findings, findings, write_table
 from xception.studies.runner import run_cells
-from xception.studies.study import Scale, Study
+from xception.studies.study import NOTHING, Scale, Settings, Study
+from xception.training.lock import hold
+from xception.weights.atomic import write_whole
+
+SOURCE = "photos.txt"  # where the photos are that the study was begun with
 
 
 class Conducted(NamedTuple):
@@ -29,6 +33,7 @@ def conduct(
     *,
     scale: Scale,
     seeds: int,
+    settings: Settings = NOTHING,
     processes: int,
     launcher: list[str] | None,
     command: str,
@@ -42,6 +47,7 @@ def conduct(
         folder: new, empty, or that of the same study, which is gone on with.
         scale: "tiny" or "full".
         seeds: trainings of each arm.
+        settings: what all cells change of the study's own settings.
         processes: trainings at a time.
         launcher: what starts python's modules; None is this interpreter.
         command: what repeats the study, for its page.
@@ -50,18 +56,20 @@ def conduct(
     Raises:
         UserError: the photos, the folder or a training stand in the way; what is done stays.
     """
-    grid = cells(study, scale, seeds, folder)
+    grid = cells(study, scale, seeds, folder, settings)
     _claim(folder, grid)
-    ready = prepare(source, folder, study.photos, scale)
-    take_over(grid, folder)
+    with hold(folder):
+        _same_photos(source, folder)
+        ready = prepare(source, folder, study.photos, scale)
+        take_over(grid, folder)
 
-    def done(cell: Cell) -> None:
-        write_table(folder, grid)
+        def done(cell: Cell) -> None:
+            write_table(folder, grid)
 
-    run_cells(grid, ready, processes=processes, launcher=launcher, tell=tell, done=done)
-    found = findings(study, grid)
-    table = write_table(folder, grid)
-    page = write_pages(folder, study, scale, grid, found, command)
+        run_cells(grid, ready, processes=processes, launcher=launcher, tell=tell, done=done)
+        found = findings(study, grid)
+        table = write_table(folder, grid)
+        page = write_pages(folder, study, scale, grid, found, command)
     return Conducted(page, table, found)
 
 
@@ -79,3 +87,15 @@ def _claim(folder: Path, grid: list[Cell]) -> None:
         raise UserError(f"{folder} cannot be made: {error.strerror}") from None
     for cell in grid:
         cell.check()
+
+
+def _same_photos(source: Path, folder: Path) -> None:
+    """UserError if the study was begun with the photos of another place."""
+    note, place = folder / SOURCE, str(source.resolve())
+    if not note.exists():
+        write_whole(note, lambda file: file.write(place.encode()))
+    elif (before := note.read_text(encoding="utf-8")) != place:
+        raise UserError(
+            f"{folder} was begun with {before}: --out names another folder; if those are the same "
+            f"photos, remove {note}"
+        )

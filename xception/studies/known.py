@@ -1,16 +1,21 @@
 """What other studies have trained already: the network without changes stands in most of them.
 
-Training is a function of settings, photos and seed. Where a finished cell of a study in the folder
-beside has all three in common with a cell of this one, its result is taken over, and the table says
-from where. The timings are then those of that training.
+On one machine training is a function of settings, photos, seed and the versions of ours and of
+torch. Where a finished cell of a study in the folder beside has all of them in common with a cell
+of this one, its result is taken over, and the table says from where. The timings are then those of
+that training.
 """
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from xception._version import __version__
+from xception.errors import UserError
 from xception.studies.cells import Cell
 from xception.studies.photos import ZIP
 from xception.training.config import TrainConfig, read_config
@@ -22,10 +27,12 @@ def take_over(grid: Sequence[Cell], folder: Path) -> None:
 
     Only where all are trained on the same photos: the zips made for the studies are compared.
 
+    A study whose files cannot be read has nothing to offer.
+
     Raises:
-        UserError: a file of the other study is damaged, or this folder cannot be written to.
+        UserError: this folder cannot be written to.
     """
-    missing = [cell for cell in grid if not cell.result.exists() and not cell.run.exists()]
+    missing = [cell for cell in grid if not cell.result.exists() and not cell.begun]
     if not missing or not (folder / ZIP).exists():
         return
     photos, digests = _digest(folder / ZIP), dict[Path, str]()
@@ -37,19 +44,30 @@ def take_over(grid: Sequence[Cell], folder: Path) -> None:
             digests[home] = _digest(home / ZIP)
         if digests[home] != photos:
             continue
-        settings = _settings(read_config(result.with_name("config.yaml")))
+        try:
+            settings = _settings(read_config(result.with_name("config.yaml")))
+            row = json.loads(result.read_text(encoding="utf-8"))
+            history = (result.parent / "run" / "metrics.csv").read_bytes()
+        except (UserError, OSError, ValueError):
+            continue
+        if not isinstance(row, dict) or _versions(row) != (__version__, torch.__version__):
+            continue
         for cell in missing:
             if not cell.result.exists() and _settings(cell.config) == settings:
-                _copy(result, cell)
+                _put(row, history, cell)
 
 
-def _copy(result: Path, cell: Cell) -> None:
+def _put(row: dict[str, Any], history: bytes, cell: Cell) -> None:
+    """Last the result, which says that the cell is done."""
     cell.prepare()
     cell.run.mkdir(exist_ok=True)
-    shutil.copy(result.parent / "run" / "metrics.csv", cell.run / "metrics.csv")
-    row = json.loads(result.read_text(encoding="utf-8"))
-    row |= {"study": cell.study, "arm": cell.arm}  # `trained_in` stays
+    write_whole(cell.run / "metrics.csv", lambda file: file.write(history))
+    row = row | {"study": cell.study, "arm": cell.arm}  # `trained_in` stays
     write_whole(cell.result, lambda file: file.write(json.dumps(row, indent=2).encode()))
+
+
+def _versions(row: dict[str, Any]) -> tuple[Any, Any]:
+    return row.get("xception"), row.get("torch")
 
 
 def _settings(config: TrainConfig) -> TrainConfig:

@@ -1,7 +1,7 @@
 """A study on paper: `report.html`, one file that needs nothing else, and `report.md`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,25 @@ def write_pages(
     folder: Path, study: Study, scale: Scale, cells: Sequence[Cell], found: Findings, command: str
 ) -> Path:
     """Writes both pages and the charts; returns the HTML one. Raises `UserError` as any writing."""
+    metric = "accuracy" if study.metric == "top1" else "MAP@100"
     drawn = {by: charts.learning(found.arms, by) for by in ("steps", "seconds")}
+    drawn["scores"] = charts.scores(found.arms, metric)
+    rows = [row for cell in cells if (row := cell.row()) is not None]
     facts = {
         "study": study,
         "scale": scale,
         "found": found,
         "verdict": _WORDS[found.verdict],
         "meaning": meaning(study, found),
-        "metric": "accuracy" if study.metric == "top1" else "MAP@100",
-        "rows": [row for cell in cells if (row := cell.row()) is not None],
+        "metric": metric,
+        "rows": rows,
+        "best": max(found.arms, key=lambda arm: arm.score.value),
+        "split": rows[0]["split"],
+        "samples": rows[0]["samples"],
+        "taken_over": sum(row["trained_in"] != f"{row['study']}/{row['arm']}" for row in rows),
+        "dates": between(row.get("date") for row in rows),
+        "machine": machine(rows[0]),
+        "config": cells[0].config,
         "command": command,
         "confidence": round(100 * CONFIDENCE),
         "interval": interval,
@@ -66,10 +76,10 @@ def meaning(study: Study, found: Findings) -> str:
     if found.verdict == "supported":
         return f"In {repeats} the claim holds beyond chance, at this size and for these photos."
     if found.verdict == "not supported":
-        return f"In {repeats} the opposite holds beyond chance, at this size and for these photos."
+        return f"In {repeats} {study.claim.against}, at this size and for these photos."
     return (
-        f"In {repeats} the differences are not larger than chance makes them. That says nothing "
-        "against the claim; more repeats, or larger networks and more photos, could decide."
+        f"In {repeats} {study.claim.doubt}. That says nothing for the claim and nothing against "
+        "it; more repeats, or larger networks and more photos, could decide."
     )
 
 
@@ -85,3 +95,16 @@ def points(value: Any) -> str:
     """A difference of shares in points: `+1.2 (0.3 to 2.1)`."""
     text = interval(value, 100, 1)
     return text if value.value < 0 else f"+{text}"
+
+
+def between(values: Iterable[str | None]) -> str:
+    """`2026-11-29`, or `2026-11-28 to 2026-11-29`: the first and the last of some dates."""
+    known = sorted(value for value in values if value)
+    return " to ".join(dict.fromkeys((known[0], known[-1]))) if known else ""
+
+
+def machine(row: Mapping[str, Any]) -> str:
+    """What a cell was trained with: `xception 1.0, torch 2.13, cpu, Intel Xeon, 1 thread`."""
+    threads = f"{row['threads']} thread{'' if row['threads'] == '1' else 's'} a training"
+    names = (row["device"], row["processor"]) if row["device"] == "cpu" else (row["device"],)
+    return ", ".join([f"xception {row['xception']}, torch {row['torch']}", *names, threads])

@@ -56,7 +56,8 @@ def write_table(folder: Path, cells: Sequence[Cell]) -> Path:
     rows = [row for cell in cells if (row := cell.row()) is not None]
     text = io.StringIO()
     if rows:
-        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+        columns = dict.fromkeys(name for row in rows for name in row)  # of all versions
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     write_whole(folder / TABLE, lambda file: file.write(text.getvalue().encode()))
@@ -78,7 +79,7 @@ def findings(study: Study, cells: Sequence[Cell]) -> Findings:
     scores: Mapping[str, list[float]] = {
         arm: [row[study.metric] for _, row in found] for arm, found in by_arm.items()
     }
-    gaps = compare(study.claim, scores)
+    gaps = compare(study.claim, scores, shared=study.claim.any_will_do)
     return Findings(
         arms=[_arm(study, name, found) for name, found in by_arm.items()],
         comparisons=[

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from xception.errors import UserError
 from xception.studies.cells import Cell
 from xception.studies.photos import Ready
+from xception.training.lock import held
 
 Tell = Callable[[str], None]
 _LOOK_EVERY_S = 0.5
@@ -51,8 +52,9 @@ def run_cells(
     started, first = time.monotonic(), epochs_done(cells)
     try:
         while waiting or running:
-            while waiting and len(running) < processes:
-                running.append(_start(waiting.pop(0), ready.photos, processes, launcher))
+            while len(running) < processes and (cell := _next(waiting)):
+                waiting.remove(cell)
+                running.append(_start(cell, ready.photos, processes, launcher))
             time.sleep(_LOOK_EVERY_S)
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
@@ -84,6 +86,14 @@ def progress(cells: Sequence[Cell], running: int, first: int, seconds: float) ->
 def epochs_done(cells: Sequence[Cell]) -> int:
     """Epochs trained by all cells together."""
     return sum(cell.config.epochs if cell.result.exists() else cell.epochs_done for cell in cells)
+
+
+def _next(waiting: Sequence[Cell]) -> Cell | None:
+    """The first cell in which nothing runs.
+
+    A study that was killed alone leaves its trainings behind: they end, and are then gone on with.
+    """
+    return next((cell for cell in waiting if not held(cell.run)), None)
 
 
 def _start(cell: Cell, photos: Path, processes: int, launcher: list[str] | None) -> Running:

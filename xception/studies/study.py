@@ -75,8 +75,10 @@ class Study:
     """What it is trained on: photos as they are, or mosaics of four (several labels)."""
     metric: Literal["top1", "map_at_k"] = "top1"
     """The score of a cell, on the test photos; the larger the better."""
-    common: Settings = field(default_factory=lambda: NOTHING)
-    """What all arms change of the settings of the scale."""
+    tiny: Settings = field(default_factory=lambda: NOTHING)
+    """What all arms change of the settings of this scale."""
+    full: Settings = field(default_factory=lambda: NOTHING)
+    """The same for the other one."""
     remarks: tuple[str, ...] = ()
     """What a reader must know to judge the result."""
 
@@ -87,14 +89,17 @@ class Study:
         if unknown or len(set(names)) < len(names):
             raise ValueError(f"{self.name}: no arm is called {unknown or 'twice the same'}")
 
-    def config(self, arm: Arm, seed: int, scale: Scale) -> TrainConfig:
-        """The complete configuration of one cell.
+    def config(
+        self, arm: Arm, seed: int, scale: Scale, settings: Settings = NOTHING
+    ) -> TrainConfig:
+        """The complete configuration of one cell; `settings` come last.
 
         Raises:
             UserError: the study holds a setting that the configuration does not have.
         """
-        own = arm.tiny if scale == "tiny" else arm.full
+        tiny = scale == "tiny"
+        common, own = (self.tiny, arm.tiny) if tiny else (self.full, arm.full)
         values: dict[str, Any] = {"recipe": f"study {self.name} {scale}", **SCALES[scale]}
-        for settings in (self.common, arm.settings, own, {"seed": seed}):
-            values = override(values, dict(settings))
+        for changes in (common, arm.settings, own, settings, {"seed": seed}):
+            values = override(values, dict(changes))
         return parse(values, f"study {self.name}, arm {arm.name}")

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from xception.errors import UserError
 
@@ -23,11 +24,27 @@ def hold(folder: Path) -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
+    with (folder / LOCK_FILE).open("w") as file:
+        if not _take(file):
+            raise UserError(f"another process is training in {folder}")
+        yield
+
+
+def held(folder: Path) -> bool:
+    """Whether another process is training in `folder`."""
+    path = folder / LOCK_FILE
+    if sys.platform == "win32" or not path.exists():
+        return False
+    with path.open("w") as file:
+        return not _take(file)
+
+
+def _take(file: TextIO) -> bool:
+    """Take the lock until the file is closed, if it is to be had."""
     import fcntl
 
-    with (folder / LOCK_FILE).open("w") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another process is training in {folder}") from None
-        yield
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
