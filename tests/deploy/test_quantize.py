@@ -120,9 +120,7 @@ def test_what_costs_too_much_is_refused(pretended: tuple[Any, Material], tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_loss_of_just_what_is_allowed_is_allowed(
-    pretended: tuple[Any, Material], tmp_path: Path
-):
+def test_a_loss_of_just_what_is_allowed_is_allowed(pretended: tuple[Any, Material], tmp_path: Path):
     """One photo in a hundred, where 0.07 - 0.01 is a little more than 0.06."""
     original, material = pretended
     one_less = replace(material, score=lambda engine: 0.07 if engine is original else 0.06)
