@@ -114,6 +114,27 @@ def test_what_is_refused(xception, photos: Path, trained: Path, tmp_path: Path):
         assert len(result.stderr.splitlines()) <= 2
 
 
+def test_weights_of_others_are_not_replaced(xception, trained: Path, tmp_path: Path):
+    """OpenVINO's second file has a name that nobody gave."""
+    theirs = tmp_path / "m.bin"
+    theirs.write_bytes(b"theirs")
+    result = xception("export", trained, "--format", "openvino", "--to", tmp_path / "m.xml")
+    assert result.status == 2
+    assert f"{theirs}: it exists; --overwrite replaces it" in result.stderr
+    assert theirs.read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize(
+    "option", [["--seven-bit"], ["--max-drop", "1"], ["--calibration", "9"], ["--held-out", "9"]]
+)
+def test_options_of_int8_alone(xception, photos: Path, trained: Path, tmp_path: Path, option):
+    arguments = ("--format", "onnx", "--to", tmp_path / "m.onnx", "--data", photos)
+    result = xception("export", trained, *arguments, *option)
+    assert result.status == 2
+    assert f"{option[0]}: a part of --int8" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow  # processes that each import torch measure the memory
 def test_bench(xception, photos: Path, trained: Path, tmp_path: Path):
     picture = tmp_path / "bench.png"

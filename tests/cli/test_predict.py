@@ -238,6 +238,7 @@ def test_an_interrupted_run_goes_on(
     command = ("predict", trained, photos / "test", "--batch-size", "1", option)
     assert xception(*command, whole).status == 0
     content = whole.read_bytes()
+    whole.with_name(f"{whole.name}.resume.json").rename(tmp_path / f"{name}.resume.json")
     for cut in (0, 40, len(content) // 2, len(content) - 1, len(content)):
         table.write_bytes(content[:cut] if cut != 40 or option == "--jsonl" else b"")
         result = xception(*command, table, "--resume")

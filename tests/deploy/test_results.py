@@ -35,6 +35,11 @@ def fill(table: Table, answers: list[dict[str, Any]]) -> None:
     table.close()
 
 
+def left(done: Done) -> list[dict[str, Any]]:
+    """What a table that holds these rows lacks."""
+    return [one for one in ANSWERS if not (one["path"] in done or done.failed(one["path"]))]
+
+
 def test_csv_rows(tmp_path: Path):
     table, done = open_csv(tmp_path / "t.csv", 2, resume=False)
     fill(table, ANSWERS)
@@ -60,7 +65,7 @@ def test_csv_goes_on_wherever_it_was_cut(tmp_path: Path):
             assert length < whole.index(b"\n") + 1  # not even the heading is there
             continue
         assert file.read_bytes().startswith(whole[: file.stat().st_size])
-        fill(table, [one for one in ANSWERS if one["path"] not in done])
+        fill(table, left(done))
         assert file.read_bytes() == whole, length
 
 
@@ -72,7 +77,7 @@ def test_json_lines_go_on_wherever_they_were_cut(tmp_path: Path):
     for length in range(len(whole) + 1):
         file.write_bytes(whole[:length])
         table, done = open_json_lines(file, resume=True)
-        fill(table, [one for one in ANSWERS if one["path"] not in done])
+        fill(table, left(done))
         assert file.read_bytes() == whole, length
 
 
@@ -118,11 +123,17 @@ def test_names_that_are_not_utf8(tmp_path: Path):
 
 def test_done():
     many = [f"folder/{i}.jpg" for i in range(5000)]
-    done = Done(many)
+    done = Done((path, True) for path in many)
     assert len(done) == 5000
     assert all(path in done for path in many)
     assert not any(f"folder/{i}.png" in done for i in range(5000))
     assert "x" not in Done()
+    twice = Done([("a", False), ("b", False), ("a", True)])
+    assert len(twice) == 1
+    assert "a" in twice
+    assert "b" not in twice
+    assert twice.failed("b")
+    assert not twice.failed("c")
 
 
 def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -138,7 +149,8 @@ def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(UserError, match="--resume continues it"):
         open_parquet(folder, 2, resume=False)
     again, done = open_parquet(folder, 2, resume=True)
-    assert [one["path"] in done for one in ANSWERS] == [True, True, True, False]
+    assert [one["path"] in done for one in ANSWERS] == [True, True, False, False]
+    assert [done.failed(one["path"]) for one in ANSWERS] == [False, False, True, False]
     fill(again, ANSWERS[3:])
     rows = parquet.read_table(folder).to_pylist()
     assert [row["path"] for row in rows] == [one["path"] for one in ANSWERS]

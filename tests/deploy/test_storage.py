@@ -89,3 +89,29 @@ def test_a_photo_that_cannot_be_read_is_an_image_error(bucket: str, tmp_path: Pa
 def test_what_is_a_url():
     assert all(map(is_url, ("s3://bucket/a", "FILE:///a", "git+ssh://a")))
     assert not any(map(is_url, ("a/b.jpg", "C://a", "://a", "a:/b", Path("s3://a"))))
+
+
+def test_a_folder_that_cannot_be_read_is_missed_among_the_photos(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+):
+    store = type(fsspec.filesystem("memory"))
+    names = store.ls
+
+    def refuse(self: object, path: str, **options: object):
+        if path.endswith("/photos/a"):
+            raise PermissionError("Access Denied")
+        return names(self, path, **options)
+
+    expected = [url for url in photos_at_url(bucket) if "/a/" not in url]
+    monkeypatch.setattr(store, "ls", refuse)
+    found = list(photos_at_url(bucket))
+    assert [url for url in found if url != f"{bucket}/a/"] == expected
+    assert len(found) == len(expected) + 1
+    with pytest.raises(ImageError) as caught:
+        read_photo(f"{bucket}/a/")
+    assert caught.value.reason == "Access Denied"
+    with pytest.raises(UserError, match="Access Denied"):
+        photos_at_url(f"{bucket}/a")
+    monkeypatch.undo()
+    with pytest.raises(ImageError, match="now it can"):
+        read_photo(f"{bucket}/a/")

@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 
 from xception.data.folders import list_images
+from xception.data.images import ImageError
 from xception.deploy import walk
+from xception.deploy.storage import read_photo
 from xception.deploy.walk import photos_at
 from xception.errors import UserError
 
@@ -63,3 +65,34 @@ def test_found_as_they_are_needed(folder: Path):
     assert first == list_images(folder)[0]
     (folder / "z" / "new.jpg").touch()
     assert folder / "z" / "new.jpg" in list(found)
+
+
+def test_a_folder_that_cannot_be_read_is_missed_among_the_photos(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    scandir, closed = os.scandir, folder / "a"
+
+    def refuse(path: Path):
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    expected = [path for path in list_images(folder) if path.parent != closed]
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = list(photos_at(folder))
+    assert [path for path in found if path != closed] == expected
+    assert found.count(closed) == 1
+    with pytest.raises(ImageError) as caught:
+        read_photo(closed)
+    assert caught.value.reason == "the folder cannot be read (Permission denied)"
+    with pytest.raises(UserError, match="a: cannot be read"):
+        photos_at(closed)
+    monkeypatch.undo()
+    with pytest.raises(ImageError, match="now it can"):
+        read_photo(closed)
+
+
+def test_a_link_to_itself_hides_no_photo(folder: Path):
+    before = list(photos_at(folder))
+    os.symlink(folder / "self", folder / "self")
+    assert list(photos_at(folder)) == before

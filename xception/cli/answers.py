@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from xception.cli.output import percent, print_table
+from xception.deploy.origin import origin_of, settle
 from xception.deploy.results import (
     Answer,
     CsvTable,
@@ -24,6 +25,7 @@ from xception.errors import UserError
 
 STDOUT = Path("-")
 TABLES = (".csv", ".tsv", ".txt")
+SHOWN_ROWS = 1000  # of the table on the screen, at a time
 LINES = (".jsonl", ".ndjson", ".json", ".txt")
 
 
@@ -37,14 +39,18 @@ class Outlets:
 
     def __init__(self, tables: Sequence[Table], done: Done):
         self._tables, self._done = tables, done
-        self.written = self.unreadable = self.skipped = 0
+        self.tried = self.unreadable = self.skipped = 0
 
     def write(self, answer: Answer) -> None:
         """Put an answer into all tables."""
-        if str(answer["path"]) in self._done:  # an argument that is not there, for the second time
+        path = str(answer["path"])
+        if path in self._done:  # an argument that is there no more
             return
-        self.written += 1
-        self.unreadable += "error" in answer
+        self.tried += 1
+        if "error" in answer:
+            self.unreadable += 1
+            if self._done.failed(path):  # an earlier run had to say the same
+                return
         for table in self._tables:
             table.write([answer])
 
@@ -79,10 +85,11 @@ class JsonArray:
 
 
 class Screen:
-    """A table for people, printed in the end."""
+    """A table for people, printed in the end; of many photos a part of it whenever it is full."""
 
     def __init__(self) -> None:
         self._rows: list[list[str]] = []
+        self._begun = False
 
     def write(self, answers: Sequence[Answer]) -> None:
         """As `Table`."""
@@ -90,11 +97,18 @@ class Screen:
             shown = [(one["label"], percent(one["probability"])) for one in answer["top"]]
             (label, share), *others = shown or [("unreadable", "–")]
             self._rows.append([answer["path"], label, share, ", ".join(map(" ".join, others))])
+            if len(self._rows) == SHOWN_ROWS:
+                self._print()
 
     def close(self) -> None:
         """As `Table`."""
+        if self._rows or not self._begun:
+            self._print()
+
+    def _print(self) -> None:
         headings = ["photo", "answer", "probability", "then"]
-        print_table(headings, self._rows, right=["probability"])
+        print_table(headings, self._rows, right=["probability"], heading=not self._begun)
+        self._rows, self._begun = [], True
 
 
 def open_outlets(
@@ -104,8 +118,8 @@ def open_outlets(
     *,
     as_json: bool,
     resume: bool,
-) -> Callable[[int], AbstractContextManager[Outlets]]:
-    """Checks where the answers shall go, and gives what opens it: places a row -> `Outlets`.
+) -> Callable[[Path, int], AbstractContextManager[Outlets]]:
+    """Checks where the answers shall go, and gives what opens it: model, places -> `Outlets`.
 
     Nothing is touched before that is called.
 
@@ -145,6 +159,7 @@ def _opened(
     parquet_folder: Path | None,
     as_json: bool,
     resume: bool,
+    run: Path,
     places: int,
 ) -> Iterator[Outlets]:
     """All outlets. Files are closed whatever happens; the screen is for what went well."""
@@ -152,20 +167,23 @@ def _opened(
     files: list[Table] = []
     stdout: list[Table] = []
     ended: list[Table] = []  # by a last line, if all is well
+
+    def keep(path: Path, table: Table, held: Done) -> Done:
+        files.append(table)
+        settle(path, origin_of(run, places), begun=len(held) > 0)
+        return held
+
     try:
         if csv_file == STDOUT:
             stdout.append(CsvTable(sys.stdout, places))
         elif csv_file is not None:
-            table, done = open_csv(csv_file, places, resume=resume)
-            files.append(table)
+            done = keep(csv_file, *open_csv(csv_file, places, resume=resume))
         if lines_file == STDOUT:
             stdout.append(JsonLinesTable(sys.stdout))
         elif lines_file is not None:
-            table, done = open_json_lines(lines_file, resume=resume)
-            files.append(table)
+            done = keep(lines_file, *open_json_lines(lines_file, resume=resume))
         if parquet_folder is not None:
-            table, done = open_parquet(parquet_folder, places, resume=resume)
-            files.append(table)
+            done = keep(parquet_folder, *open_parquet(parquet_folder, places, resume=resume))
         if as_json:
             ended.append(JsonArray())
         elif not (files or stdout):

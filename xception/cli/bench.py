@@ -1,7 +1,8 @@
 """`xception bench`: how quick, large and right a model is in every form that it has here."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,15 +12,16 @@ from xception.cli import options
 from xception.cli.export import POINT
 from xception.cli.material import open_material
 from xception.cli.output import percent, print_json, print_table, say
-from xception.deploy.bench import Row, Subject, measure, told
+from xception.deploy.bench import Row, Subject, check_same, measure, told
 from xception.deploy.bench_picture import draw
 from xception.deploy.compare import find_photos
-from xception.deploy.engines import find_model, kind_of, load_network, open_engine
+from xception.deploy.engines import engine_card, find_model, kind_of, load_network, open_engine
 from xception.deploy.export import SUFFIXES, Format, export, formats
 from xception.deploy.int8 import export_int8
 from xception.deploy.material import Material
 from xception.errors import UserError
 from xception.models.network import Network
+from xception.weights.card import Card
 
 PICTURES = (".png", ".svg", ".pdf")
 SEGMENTED_SIDE = 513  # pixels of the image for a network that takes any
@@ -86,7 +88,8 @@ def command(
 
     RUN is the folder of a training or a model file. It is measured as it is, and as files of every
     format whose library is installed, made for this; and so are the FILEs, and those that
-    `xception export` has left in the folder.
+    `xception export` has left in the folder. A form that cannot be had, such as one of eight bits
+    that costs too much, is left out and named.
 
     \b
     Examples:
@@ -103,12 +106,14 @@ def command(
     if threads is not None:
         torch.set_num_threads(threads)
     network = load_network(path)
+    left_out: dict[str, str] = {}
+    others = _others(path, network.card, files, left_out)
     material = None
     if data is not None:
         material = open_material(data, network.card, calibration=64, held_out=held_out, quiet=quiet)
     with tempfile.TemporaryDirectory(prefix="xception-bench-") as folder:
-        made = list(_made(network, Path(folder), material if int8 else None, quiet))
-        named = {path: "as trained"} | dict(made) | {file: file.name for file in _left(path, files)}
+        made = _made(network, Path(folder), material if int8 else None, left_out, quiet)
+        named = {path: "as trained"} | dict(made) | {file: file.name for file in others}
         subjects = [
             Subject(name, file, open_engine(file, threads=threads)) for file, name in named.items()
         ]
@@ -130,6 +135,7 @@ def command(
                 "batch_size": batch_size,
                 "metric": metric,
                 "forms": [told(row) for row in rows],
+                "left_out": [{"name": name, "reason": why} for name, why in left_out.items()],
             }
         )
     else:
@@ -137,9 +143,27 @@ def command(
 
 
 def _made(
-    network: Network, folder: Path, material: Material | None, quiet: bool
+    network: Network,
+    folder: Path,
+    material: Material | None,
+    left_out: dict[str, str],
+    quiet: bool,
 ) -> Iterator[tuple[Path, str]]:
     """A file of each format that can be had here, and what to call it."""
+    for name, file, make in _plan(network, folder, material, quiet):
+        say(f"exporting: {name}", quiet=quiet)
+        try:
+            make()
+        except UserError as error:
+            _leave_out(left_out, name, error)
+        else:
+            yield file, name
+
+
+def _plan(
+    network: Network, folder: Path, material: Material | None, quiet: bool
+) -> Iterator[tuple[str, Path, Callable[[], object]]]:
+    """What to make: its name, its file, and what makes it."""
     names: dict[Format, str] = {
         "torch": "torch, folded",
         "onnx": "ONNX Runtime",
@@ -148,13 +172,12 @@ def _made(
     photos = find_photos(None)
     for format in formats():
         file = folder / f"float{SUFFIXES[format]}"
-        say(f"exporting: {names[format]}", quiet=quiet)
-        export(network, format, file, photos)
-        yield file, names[format]
+        yield names[format], file, partial(export, network, format, file, photos)
         if material is None or format == "torch":
             continue
         file = folder / f"int8{SUFFIXES[format]}"
-        export_int8(
+        make = partial(
+            export_int8,
             network,
             format,
             file,
@@ -162,17 +185,34 @@ def _made(
             max_drop=POINT,
             say=lambda line: say(line, quiet=quiet),
         )
-        yield file, f"{names[format]} int8"
+        yield f"{names[format]} int8", file, make
 
 
-def _left(model: Path, files: Sequence[Path]) -> list[Path]:
-    """The files that were named, and those that lie beside the model."""
-    beside = [
-        file
-        for suffix in (".onnx", ".xml")
-        for file in sorted(model.parent.glob(f"{model.stem}*{suffix}"))
-    ]
-    return list(dict.fromkeys([*files, *beside]))
+def _others(model: Path, card: Card, files: Sequence[Path], left_out: dict[str, str]) -> list[Path]:
+    """The files that were named, and those that lie beside the model.
+
+    Raises:
+        UserError: a file that was named is no form of this network.
+    """
+    for file in files:
+        check_same(card, engine_card(file), file)
+    found = list(files)
+    for suffix in (".onnx", ".xml"):
+        for file in sorted(model.parent.glob(f"{model.stem}*{suffix}")):
+            if file in found:
+                continue
+            try:
+                check_same(card, engine_card(file), file)
+            except UserError as error:  # whoever put it there may not have meant it
+                _leave_out(left_out, file.name, error)
+            else:
+                found.append(file)
+    return list(dict.fromkeys(found))
+
+
+def _leave_out(left_out: dict[str, str], name: str, error: UserError) -> None:
+    left_out[name] = str(error)
+    say(f"left out: {name}: {error}")
 
 
 def _print(rows: Sequence[Row], batch_size: int, metric: str | None) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from xception.cli import options
 from xception.cli.material import open_material
@@ -16,6 +17,12 @@ from xception.deploy.int8 import export_int8
 from xception.deploy.quantize import Outcome
 from xception.errors import UserError
 
+OF_INT8 = {  # options that mean nothing without it
+    "max_drop": "--max-drop",
+    "calibration": "--calibration",
+    "held_out": "--held-out",
+    "seven_bit": "--seven-bit",
+}
 SHOWN_LAYERS = 12  # of the most harmful ones; --json has all
 POINT = 0.01  # of accuracy or mIoU
 
@@ -106,6 +113,8 @@ def command(
         raise UserError(f"{path} is an exported file; export the run that it comes from")
     if int8 and data is None:
         raise UserError("--int8 needs --data PHOTOS: ranges and loss are measured on photos")
+    if not int8:
+        refuse_int8_options()
     out = out or default_out(path, kind, int8=int8)
     check_out(out, kind, path, overwrite=overwrite)
     network = load_network(path)
@@ -144,6 +153,18 @@ def command(
     show(f"{out}: {file_bytes(out) / 1e6:,.1f} MB")
 
 
+def refuse_int8_options() -> None:
+    """Refuse options of `--int8` that were given without it.
+
+    Raises:
+        UserError: there is one.
+    """
+    source = click.get_current_context().get_parameter_source
+    for name, option in OF_INT8.items():
+        if source(name) is not ParameterSource.DEFAULT:
+            raise UserError(f"{option}: a part of --int8; give that too, or leave this out")
+
+
 def default_out(model: Path, kind: Format, *, int8: bool) -> Path:
     """A name beside the model."""
     suffix = "-int8" if int8 else "-folded" if kind == "torch" else ""
@@ -162,8 +183,10 @@ def check_out(out: Path, kind: Format, model: Path, *, overwrite: bool) -> None:
         raise UserError(f"--to {out}: the folder {out.parent} does not exist")
     if out.exists() and out.samefile(model):
         raise UserError(f"--to {out}: that is the model itself")
-    if out.exists() and not overwrite:
-        raise UserError(f"{out}: it exists; --overwrite replaces it")
+    weights = [out.with_suffix(".bin")] if kind == "openvino" else []
+    for file in (out, *weights):
+        if file.exists() and not overwrite:
+            raise UserError(f"{file}: it exists; --overwrite replaces it")
 
 
 def tell(found: Comparison) -> list[str]:

@@ -27,7 +27,11 @@ def show(text: str) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    heading: bool = True,
 ) -> None:
     """A table on stdout: drawn on a terminal, plain columns in a pipe.
 
@@ -35,9 +39,12 @@ def print_table(
         columns: headings.
         rows: their cells, taken literally.
         right: headings of the columns to align right, such as numbers.
+        heading: print the headings; a terminal has them in any case.
     """
     terminal = sys.stdout.isatty()
-    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_header=heading or terminal
+    )
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:

@@ -1,6 +1,7 @@
 """Names for the files that belong to photos."""
 
 import os
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -8,17 +9,22 @@ MAX_STEM = 200  # bytes of a photo's name in that of its file; file systems take
 
 
 class PictureNames:
-    """A name of its own for each photo, whose files stand in one folder though it does not."""
+    """A name of its own for each photo, whose files stand in one folder though it does not.
 
-    def __init__(self) -> None:
+    Args:
+        taken: whether an earlier run has given a name away.
+    """
+
+    def __init__(self, taken: Callable[[str], bool] = lambda name: False):
         self._given: set[str] = set()
+        self._taken = taken
 
     def of(self, path: Path) -> str:
         """The name of the files of a photo, without an ending."""
         stem = os.fsencode(path.stem)[:MAX_STEM].decode(errors="ignore")
         name = stem
         numbered = (f"{stem}-{n}" for n in count(2))
-        while name in self._given:
+        while name in self._given or self._taken(name):
             name = next(numbered)
         self._given.add(name)
         return name

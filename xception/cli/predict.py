@@ -1,20 +1,20 @@
 """`xception predict`: photos to answers."""
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import track
 
 from xception.cli import options
 from xception.cli.answers import Outlets, open_outlets
 from xception.cli.computing import device_for
 from xception.cli.look import Look, look_options, refuse_masks, segments
 from xception.cli.output import counted, say
+from xception.cli.photo_progress import followed
 from xception.cli.picture_names import PictureNames
 from xception.cli.predict_masks import predict_masks
 from xception.data.images import ImageError
@@ -26,6 +26,8 @@ from xception.deploy.runtime import Prediction, Predictor
 from xception.deploy.storage import is_url, photos_at_url, read_photo
 from xception.deploy.walk import photos_at
 from xception.errors import UserError
+
+COUNTING_S = 2.0  # what it may cost to know how many photos there are
 
 
 @click.command("predict")
@@ -64,7 +66,7 @@ from xception.errors import UserError
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on with the table that is there; photos that it holds are skipped.",
+    help="Go on with the table that is there; photos that it has answers for are skipped.",
 )
 @click.option(
     "--explain",
@@ -171,14 +173,19 @@ def command(
     computing = nullcontext(predictor.stream)
     if engine == "ray":
         computing = on_ray.workers_on_ray(predictor, workers=workers, device=device)
-    with computing as stream, open_all(min(top, len(predictor.classes))) as outlets:
-        outcomes = _with_progress(stream(outlets.not_done(paths), batch_size), quiet)
-        answers = _answers(predictor, outcomes, top, explain_to)
+    with computing as stream, open_all(run, min(top, len(predictor.classes))) as outlets:
+        outcomes = followed(
+            stream(outlets.not_done(paths), batch_size),
+            lambda: outlets.tried + outlets.skipped,
+            partial(count_photos, images, COUNTING_S),
+            quiet=quiet,
+        )
+        answers = _answers(predictor, outcomes, top, explain_to, resume)
         _write(outlets, chain(missing, answers))
     if resume:
         say(f"{counted(outlets.skipped, 'photo')} skipped, done before", quiet=quiet)
     if outlets.unreadable:
-        total = counted(outlets.written, "file")
+        total = counted(outlets.tried, "file")
         say(f"{outlets.unreadable:,} of {total} could not be read", quiet=quiet)
     return 1 if outlets.unreadable else 0
 
@@ -193,9 +200,11 @@ def _answers(
     outcomes: Iterable[tuple[str | Path, Prediction | ImageError]],
     top: int,
     explain_to: Path | None,
+    resume: bool,
 ) -> Iterator[Answer]:
     """What JSON has for each photo; the pictures of `--explain` are written on the way."""
-    names = PictureNames()
+    folder = explain_to if resume else None  # whose pictures belong to rows that stay
+    names = PictureNames(lambda name: folder is not None and (folder / f"{name}{OVERLAY}").exists())
     for path, outcome in outcomes:
         answer: Answer = {"path": str(path)}
         if isinstance(outcome, ImageError):
@@ -210,12 +219,6 @@ def _answers(
             explain(predictor, data, str(path), best[0][0]).save(picture, quality=92)
             answer["explanation"] = str(picture)
         yield answer
-
-
-def _with_progress(items: Iterator[Any], quiet: bool) -> Iterator[Any]:
-    console = Console(stderr=True)
-    hidden = quiet or not console.is_terminal
-    yield from track(items, "predicting", console=console, transient=True, disable=hidden)
 
 
 def find_photos(
@@ -240,3 +243,25 @@ def find_photos(
     for message in messages:
         say(f"unreadable: {message}")
     return chain.from_iterable(walks), missing
+
+
+def count_photos(images: Sequence[Path | str], seconds: float) -> int | None:
+    """How many photos are meant, and arguments without any; None if that takes longer to find out.
+
+    Those in object storage are not counted: each folder of them may cost money.
+    """
+    end = time.monotonic() + seconds
+    total = 0
+    for image in images:
+        if is_url(image):
+            return None
+        found: Iterator[Path] = iter(())
+        with suppress(UserError):  # one answer, that there is nothing
+            found = photos_at(Path(image))
+        before = total
+        for _ in found:
+            total += 1
+            if time.monotonic() > end:
+                return None
+        total = max(total, before + 1)
+    return total

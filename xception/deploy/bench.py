@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +22,18 @@ from xception.deploy import extras
 from xception.deploy.engines import Engine, kind_of, open_engine
 from xception.deploy.material import Material
 from xception.errors import UserError
+from xception.weights.card import Card
 
 WARM_UP = 3  # calls before anything is measured
 LEAST_CALLS = 10
+COMPARED = MappingProxyType(  # fields of a card, and what to call them
+    {
+        "task": "task",
+        "architecture": "architecture",
+        "classes": "list of classes",
+        "preprocess": "preprocessing",
+    }
+)
 
 
 class Subject(NamedTuple):
@@ -33,6 +43,27 @@ class Subject(NamedTuple):
     """"as trained", "torch, folded", "onnxruntime int8", …"""
     path: Path
     engine: Engine
+
+
+def check_same(card: Card, other: Card, path: Path) -> None:
+    """Refuse to compare what are not forms of one network: all are fed and judged by one card.
+
+    Convolutions may be exchanged for separable ones in one of them.
+
+    Args:
+        card: of the run.
+        other: of the file at `path`.
+        path: for the message.
+
+    Raises:
+        UserError: they differ in task, architecture, classes or preprocessing.
+    """
+    for part, name in COMPARED.items():
+        if getattr(card, part) != getattr(other, part):
+            raise UserError(
+                f"{path}: its {name} differs from that of the run; `bench` compares forms of one "
+                "network"
+            )
 
 
 class Row(NamedTuple):

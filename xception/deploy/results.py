@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TextIO, runtime_checkable
@@ -127,23 +128,44 @@ class ParquetTable:
         self._rows = []
 
 
+Row = tuple[str, bool]
+"""Of a table that is there: the path, and whether it was answered, not with an error."""
+
+
 class Done:
-    """The paths that a table holds, in 8 bytes each.
+    """The paths that a table holds answers for, in 8 bytes each.
 
     Hashes of 64 bits: among ten million paths, one in 370,000 tables has two with the same.
     """
 
-    def __init__(self, paths: Iterable[str] = ()):
-        self._hashes = np.fromiter((_hash(path) for path in paths), np.uint64)
-        self._hashes.sort()
+    def __init__(self, rows: Iterable[Row] = ()):
+        failed = array("Q")
+
+        def answered() -> Iterator[np.uint64]:
+            for path, good in rows:
+                if good:
+                    yield _hash(path)
+                else:
+                    failed.append(int(_hash(path)))
+
+        self._answered = np.sort(np.fromiter(answered(), np.uint64))
+        self._failed = np.sort(np.array(failed, np.uint64))
 
     def __len__(self) -> int:
-        return len(self._hashes)
+        return len(self._answered)
 
     def __contains__(self, path: object) -> bool:
-        wanted = _hash(str(path))
-        place = int(np.searchsorted(self._hashes, wanted))
-        return place < len(self._hashes) and bool(self._hashes[place] == wanted)
+        return _holds(self._answered, str(path))
+
+    def failed(self, path: str) -> bool:
+        """Whether the table has an error for it."""
+        return _holds(self._failed, path)
+
+
+def _holds(hashes: np.ndarray, path: str) -> bool:
+    wanted = _hash(path)
+    place = int(np.searchsorted(hashes, wanted))
+    return place < len(hashes) and bool(hashes[place] == wanted)
 
 
 def _hash(path: str) -> np.uint64:
@@ -167,7 +189,7 @@ def cells(answer: Answer, places: int) -> list[Any]:
 
 
 def open_csv(path: Path, places: int, *, resume: bool) -> tuple[Table, Done]:
-    """A CSV file for answers, and the paths that it already holds (none unless `resume`).
+    """A CSV file for answers, and what it already holds (nothing unless `resume`).
 
     Raises:
         UserError: it is to go on, but has other columns or is no such file.
@@ -182,7 +204,7 @@ def open_csv(path: Path, places: int, *, resume: bool) -> tuple[Table, Done]:
                 f"--resume: {path} has other columns than this run would write; "
                 "give the same --top and model, or another file"
             )
-        done = Done(record[0] for record in records if record)
+        done = Done((record[0], not record[-1]) for record in records if record)
         file.truncate()
     return CsvTable(_text(path, "a"), places, begun=True), done
 
@@ -196,7 +218,7 @@ def open_json_lines(path: Path, *, resume: bool) -> tuple[Table, Done]:
     if not (resume and path.exists()):
         return JsonLinesTable(_text(path, "w")), Done()
     with path.open("rb+") as file:
-        done = Done(_json_paths(file, path))
+        done = Done(_json_rows(file, path))
         file.truncate()
     return JsonLinesTable(_text(path, "a")), done
 
@@ -220,7 +242,7 @@ def open_parquet(folder: Path, places: int, *, resume: bool) -> tuple[Table, Don
             f"--parquet {folder}: holds {found[0].name}; --resume continues it, or name another"
         )
 
-    def paths() -> Iterator[str]:
+    def rows() -> Iterator[Row]:
         for part in found:
             try:
                 table = arrow.parquet.read_table(part)
@@ -231,9 +253,10 @@ def open_parquet(folder: Path, places: int, *, resume: bool) -> tuple[Table, Don
                     f"--resume: {part} has other columns than this run would write; "
                     "give the same --top and model, or another folder"
                 )
-            yield from table.column("path").to_pylist()
+            for path, error in zip(table["path"].to_pylist(), table["error"], strict=True):
+                yield path, not error.is_valid
 
-    done = Done(paths())
+    done = Done(rows())
     return ParquetTable(folder, places), done
 
 
@@ -264,8 +287,8 @@ def _csv_records(file: BinaryIO, path: Path) -> Iterator[list[str]]:
     _step_back(file, path, whole, size)
 
 
-def _json_paths(file: BinaryIO, path: Path) -> Iterator[str]:
-    """The paths of the complete lines; the file then stands behind the last of them."""
+def _json_rows(file: BinaryIO, path: Path) -> Iterator[Row]:
+    """The rows of the complete lines; the file then stands behind the last of them."""
     whole, rest = 0, 0
     for number, line in enumerate(file, start=1):
         if not line.endswith(b"\n"):
@@ -273,11 +296,11 @@ def _json_paths(file: BinaryIO, path: Path) -> Iterator[str]:
             break
         try:
             answer = json.loads(line)
-            name = answer["path"]
+            row = str(answer["path"]), "error" not in answer
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"--resume: {path}: line {number} is no answer of this kind") from error
         whole += len(line)
-        yield str(name)
+        yield row
     _step_back(file, path, whole, rest)
 
 

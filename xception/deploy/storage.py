@@ -5,6 +5,7 @@ the library that a storage wants besides. A URL is only ever one that the person
 gave.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any
 from fsspec.core import url_to_fs
 
 from xception.data.images import MAX_FILE_BYTES, SUFFIXES, ImageError, read_file
-from xception.deploy.walk import in_order, is_meant
+from xception.deploy.walk import in_order, is_meant, unreadable
 from xception.errors import UserError
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # one letter would be a drive of Windows
@@ -29,12 +30,22 @@ def is_url(path: object) -> bool:
 def read_photo(path: str | Path) -> bytes:
     """The bytes of a photo on disk or at a URL. Raises `ImageError` if it cannot be read."""
     if not is_url(path):
-        return read_file(Path(path), str(path))
+        try:
+            return read_file(Path(path), str(path))
+        except ImageError as error:
+            if os.path.isdir(path):  # `photos_at` could not read it
+                raise unreadable(path) from error
+            raise
     url = str(path)
     try:
         system, name = url_to_fs(url)
+        if url.endswith("/"):  # so `photos_at_url` calls a folder that it could not read
+            system.ls(name)
+            raise ImageError(url, "the folder could not be read; now it can, so try again")
         with system.open(name, "rb") as file:
             return file.read(MAX_FILE_BYTES + 1)  # the decoder refuses what is larger
+    except ImageError:
+        raise
     except FileNotFoundError as error:
         raise ImageError(url, "no such file or directory") from error
     except Exception as error:  # each storage has its own
@@ -45,11 +56,12 @@ def photos_at_url(url: str) -> Iterator[str]:
     """The URLs of the photos meant by one: of a file, all below a folder, or a pattern with `*`.
 
     The same and in the same order as `walk.photos_at` would find on disk, but that links to folders
-    are not followed. What storage says of one folder is in memory at a time.
+    are not followed; a folder below that cannot be read is given itself, with a slash behind it.
+    What storage says of one folder is in memory at a time.
 
     Raises:
-        UserError: there is nothing, no photo, no such storage, or a library for it is missing; at
-            once. Later, a folder that may not be read.
+        UserError: there is nothing, no photo, no such storage, a library for it is missing, or the
+            folder cannot be read; at once.
     """
     if "::" in url:
         raise UserError(f"{url}: one storage at a time; '::' is not understood")
@@ -69,9 +81,15 @@ def photos_at_url(url: str) -> Iterator[str]:
 
 def _below(system: Any, folder: str, url: str, name: str) -> Iterator[str]:
     """The photos below a folder that is called `name` from the top."""
-    with _told(url):
-        entries = system.ls(folder, detail=True)
-        system.invalidate_cache(folder)  # millions of entries would be remembered
+    try:
+        with _told(url):
+            entries = system.ls(folder, detail=True)
+            system.invalidate_cache(folder)  # millions of entries would be remembered
+    except UserError:
+        if not name:
+            raise
+        yield f"{url}/"
+        return
     names = []
     for entry in entries:
         last = entry["name"].rstrip("/").rpartition("/")[2]

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 from xception.data.folders import list_images
-from xception.data.images import SUFFIXES
+from xception.data.images import SUFFIXES, ImageError
 from xception.data.names import OVERLAY, is_photo, natural
 from xception.errors import UserError
 
@@ -20,11 +20,11 @@ def photos_at(path: Path) -> Iterator[Path]:
 
     Those that `list_images` finds, and in its order but for folders of more than `MANY` entries,
     which are sorted by their letters. Only the names of one folder, and of those above it, are in
-    memory at a time.
+    memory at a time. A folder below that cannot be read is given itself, in the place of its
+    photos, so that it is missed among them: `storage.read_photo` says what is wrong with it.
 
     Raises:
-        UserError: there is no such file, or no image below the folder; at once. Later, a folder
-            that may not be read.
+        UserError: there is no such file, no image below the folder, or it cannot be read; at once.
     """
     if not path.is_dir():
         return iter(list_images(path))
@@ -37,20 +37,39 @@ def photos_at(path: Path) -> Iterator[Path]:
 
 def _below(folder: Path, name: str, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     """The photos below a folder called `name` from the top; never in a circle of links."""
-    status = folder.stat()
-    identity = (status.st_dev, status.st_ino)
-    if identity in above:
-        return
     try:
+        status = folder.stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            return
         with os.scandir(folder) as entries:
-            names = [f"{e.name}/" if e.is_dir() else e.name for e in entries]
+            names = [f"{e.name}/" if _is_folder(e) else e.name for e in entries]
     except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+        if not name:
+            raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+        yield folder
+        return
     for entry in in_order(names):
         if entry.endswith("/"):
             yield from _below(folder / entry[:-1], name + entry, above | {identity})
         elif is_meant(name + entry):
             yield folder / entry
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or to where nobody may look: whoever reads it is told
+        return False
+
+
+def unreadable(folder: str | Path) -> ImageError:
+    """What is wrong with a folder that `photos_at` gave in the place of its photos."""
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        return ImageError(str(folder), f"the folder cannot be read ({error.strerror})")
+    return ImageError(str(folder), "the folder could not be read; now it can, so try again")
 
 
 def in_order(names: list[str]) -> list[str]:
