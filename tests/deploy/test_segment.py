@@ -7,6 +7,7 @@ import torch
 from segmenters import CLASSES, small_segmenter, smooth
 from torch import nn
 
+from xception.data.images import ImageError
 from xception.deploy.bands import BandedImage, steps_of
 from xception.deploy.engines import Engine, TorchEngine
 from xception.deploy.fold import fold
@@ -222,8 +223,22 @@ def test_an_exported_network_sees_photos_whole_or_not_at_all():
     expected = answer(PhotoSegmenter(TorchEngine(network)), pixels)
     torch.testing.assert_close(answer(PhotoSegmenter(Exported(network)), pixels), expected)
     segment = PhotoSegmenter(Exported(network), whole_pixels=1000)
-    with pytest.raises(UserError, match=r"81x65 pixels is too large .* \(.safetensors\)"):
+    with pytest.raises(ImageError, match=r"81x65 pixels is too large .* \(.safetensors\)"):
         answer(segment, pixels)
+
+
+def test_a_small_photo_may_make_too_large_an_image():
+    network = small_segmenter(training={"joint": {"shorter_side": 384}})
+    segment = PhotoSegmenter(TorchEngine(network))
+    # 384 / 1 times 20000 on the long side; the border makes both multiples of 16 plus 1.
+    assert segment.image_size(1, 20_000) == (385, 7_680_001)
+    with pytest.raises(ImageError, match="the photo: an image of 385x7680001 pixels is too large"):
+        next(iter(segment(smooth(1, 20_000))))
+    segment.check(8192, 8192)  # the largest photo that is decoded
+    grown = PhotoSegmenter(TorchEngine(small_segmenter()), scales=(1.75,))
+    grown.check(8192, 8192)
+    with pytest.raises(ImageError, match=r"a\.png: "):
+        PhotoSegmenter(TorchEngine(network), most_pixels=385**2).check(100, 140, "a.png")
 
 
 def test_rounding_of_large_photos_costs_little():

@@ -162,7 +162,11 @@ def command(
     )
     with serving.bind(host, port) as listener:
         answerer = answers.open_answerer(
-            run, device=chosen, threads=threads, mask_pixels=bounds.mask_pixels
+            run,
+            device=chosen,
+            threads=threads,
+            mask_pixels=bounds.mask_pixels,
+            image_pixels=bounds.image_pixels,
         )
         torch.set_num_threads(threads)
         if sys.stderr.isatty():

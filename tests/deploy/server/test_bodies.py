@@ -82,7 +82,7 @@ def test_who_was_told_to_end_and_goes_on_is_refused():
         async with bodies.take(request):
             await asyncio.sleep(0)
 
-    async def both() -> list[None | BaseException]:
+    async def both() -> list[BaseException | None]:
         slow = asyncio.ensure_future(take(60, 60, 1, after=told))
         await asyncio.sleep(0)
         quick = asyncio.ensure_future(take(90))
