@@ -37,7 +37,7 @@ LIBRARIES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
     "--workers",
     type=click.IntRange(1, 64),
     metavar="N",
-    help="Batches computed at the same time, sharing the cores.  [default: 2 on a CPU]",
+    help="Batches computed at the same time, sharing the cores.  [default: 2 on a multicore CPU]",
 )
 @click.option(
     "--batch-size",
