@@ -8,6 +8,7 @@ from segmenters import CLASSES, small_segmenter, smooth
 from torch import nn
 
 from xception.data.images import ImageError
+from xception.deploy import segment as segment_module
 from xception.deploy.bands import BandedImage, steps_of
 from xception.deploy.engines import Engine, TorchEngine
 from xception.deploy.fold import fold
@@ -195,6 +196,21 @@ def test_the_cards_shorter_side_counts():
     wrong = small_segmenter(training={"joint": {"shorter_side": "65"}})
     with pytest.raises(UserError, match="shorter_side"):
         PhotoSegmenter(TorchEngine(wrong))
+
+
+@pytest.mark.parametrize("look", [{}, {"scales": (0.5, 1.0), "mirror": True}])
+def test_the_probabilities_of_a_large_photo_are_not_there_at_once(
+    look: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    """Also where the network sees it small: 130 x 195 pixels, and an image of 65 x 97."""
+    monkeypatch.setattr(segment_module, "PIECE_BYTES", 10 * 195 * len(CLASSES) * 4)  # ten rows
+    network = small_segmenter(training={"joint": {"shorter_side": 65}})
+    pixels = smooth(130, 195)
+    expected = answer(PhotoSegmenter(TorchEngine(network), **look), pixels)
+    segment = PhotoSegmenter(TorchEngine(network), whole_pixels=10_000, **look)
+    assert not segment.in_bands(130, 195)
+    assert {piece.probabilities.shape[1] for piece in segment(pixels)} == {10}
+    torch.testing.assert_close(answer(segment, pixels), expected, atol=1e-4, rtol=0)
 
 
 def test_what_segments_nothing_is_refused(tmp_path: Path):

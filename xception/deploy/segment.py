@@ -21,7 +21,7 @@ from xception.deploy.bands import BAND_BYTES, BandedImage
 from xception.deploy.engines import STATISTICS, Engine, EngineModule, TorchEngine, open_engine
 from xception.deploy.fold import fold
 from xception.errors import UserError
-from xception.evaluation.inference import View, WholePhoto, probabilities
+from xception.evaluation.inference import Rows, View, WholePhoto, probabilities
 from xception.evaluation.segmentation import IGNORED, Piece
 from xception.models.deeplab_v3plus import DeepLabV3Plus
 from xception.models.network import Network
@@ -125,40 +125,44 @@ class PhotoSegmenter:
         """
         height, width, _ = pixels.shape
         self.check(height, width)
-        if not self.in_bands(height, width):
+        if height * width <= self.whole_pixels and not self.in_bands(height, width):
             yield from self.whole(pixels)
             return
         views = self.whole.views(height, width)
         if len(views) == 1:
-            yield from self._in_bands(views[0], pixels)
+            yield from self._by_rows(views[0], pixels)
             return
         # All probabilities of a large photo, added up in half of the memory: rounding them costs
         # less than 1e-5 each.
         unit = STEPS // len(views)
         total = np.zeros((len(self.classes), height, width), np.uint16)
         for view in views:
-            for top, _, found in self._in_bands(view, pixels):
+            for top, _, found in self._by_rows(view, pixels):
                 total[:, top : top + found.shape[1]] += _rounded(found, unit)
         for rows in self._bands(height, width):
             part = torch.from_numpy(total[:, rows].astype(np.float32))
             yield Piece(rows.start, 0, part / (unit * len(views)))
 
-    def _in_bands(self, view: View, pixels: UInt8[Tensor, "h w c"]) -> Iterator[Piece]:
-        image = self._banded(view, pixels)
+    def _by_rows(self, view: View, pixels: UInt8[Tensor, "h w c"]) -> Iterator[Piece]:
+        seen = self._seen(view, pixels)
         for rows in self._bands(view.height, view.width):
             with torch.inference_mode():
-                logits = view.logits(image.rows, rows.start, rows.stop)
+                logits = view.logits(seen, rows.start, rows.stop)
                 piece = Piece(rows.start, 0, probabilities(logits))
             yield piece
 
-    def _banded(self, view: View, pixels: UInt8[Tensor, "h w c"]) -> BandedImage:
+    def _seen(self, view: View, pixels: UInt8[Tensor, "h w c"]) -> Rows:
+        """The network's logits for its image; a large photo may well have a small one."""
+        if math.prod(view.outer) <= self.whole_pixels:
+            return self.whole.logits(view, pixels)
         preprocess = self.card.preprocess
         assert isinstance(self.network, DeepLabV3Plus)  # or `check` has refused
         with torch.inference_mode():
             scaled = view.scaled(pixels, preprocess)
-            return BandedImage(
+            image = BandedImage(
                 self.network, view, scaled, preprocess, self.device, band_bytes=self.band_bytes
             )
+        return image.rows
 
     def _bands(self, height: int, width: int) -> Iterator[slice]:
         rows = max(PIECE_BYTES // (4 * len(self.classes) * width), 1)
