@@ -80,6 +80,21 @@ def test_predict_prints_a_table_and_errors(
     assert names == [f"{photo.stem}-2.mask.png", f"{photo.stem}.mask.png"]
 
 
+def test_predict_goes_on_after_a_photo_that_is_too_large(xception, scenes: Path, tmp_path: Path):
+    run = save_run(tmp_path / "run", training={"joint": {"shorter_side": 384}})
+    photo = next((scenes / "test/images").iterdir())
+    sliver = tmp_path / "sliver.png"
+    Image.new("RGB", (1, 20_000)).save(sliver)
+    result = xception("predict", run, sliver, photo, "--out", tmp_path / "out", "--json")
+    assert result.status == 1
+    refused, answered = json.loads(result.stdout)
+    assert refused["error"].startswith("an image of 7680001x385 pixels is too large")
+    assert (refused["mask"], refused["coverage"]) == (None, {})
+    assert Path(answered["mask"]).is_file()
+    assert f"{sliver}: an image of" in result.stderr
+    assert "1 of 2 files could not be read" in result.stderr
+
+
 def test_predict_looks_as_it_is_told(xception, segmenting: Path, scenes: Path, tmp_path: Path):
     photo = next((scenes / "test/images").iterdir())
 

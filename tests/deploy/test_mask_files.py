@@ -67,6 +67,13 @@ def test_grey_networks_show_the_photo_in_its_colours(photo: Path, tmp_path: Path
     assert np.ptp(pixels, axis=2).max() > 20
 
 
+def test_a_photo_that_is_too_large_for_the_model_leaves_nothing(photo: Path, tmp_path: Path):
+    segmenter = PhotoSegmenter(TorchEngine(small_segmenter()), most_pixels=70 * 90)
+    with pytest.raises(ImageError, match=r"ein Foto é\.png: an image of 81x97 pixels is too large"):
+        segment_file(segmenter, photo, tmp_path, "a", probabilities=True)
+    assert [path.name for path in tmp_path.iterdir()] == [photo.name]
+
+
 def test_a_file_that_is_no_photo(tmp_path: Path):
     broken = tmp_path / "b.jpg"
     broken.write_bytes(b"\xff\xd8\xff nothing more")

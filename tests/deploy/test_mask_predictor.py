@@ -13,6 +13,7 @@ from xception.deploy.export import SUFFIXES, formats, write
 from xception.deploy.mask_predictor import MaskPredictor
 from xception.deploy.runtime import Predictor
 from xception.errors import UserError
+from xception.weights.model_file import save_model
 
 CLOSE = 1e-3  # the logits of such networks are large; test_trace.py explains
 
@@ -46,6 +47,14 @@ def test_what_the_network_says_of_each_pixel(photo: Image.Image, tmp_path: Path)
         predictor(b"nothing")
     with pytest.raises(UserError, match="for `MaskPredictor`"):
         Predictor(file)
+
+
+def test_a_sliver_that_would_grow_too_large(tmp_path: Path):
+    network = small_segmenter(training={"joint": {"shorter_side": 384}})
+    save_model(tmp_path / "m.safetensors", network, network.card)
+    photo = Image.new("RGB", (20_000, 1))
+    with pytest.raises(ImageError, match="the image: an image of 385x7680001 pixels is too large"):
+        MaskPredictor(tmp_path / "m.safetensors")(photo)
 
 
 def test_the_same_mask_whatever_computes_it(photo: Image.Image, tmp_path: Path):

@@ -7,6 +7,8 @@ import torch
 from segmenters import CLASSES, small_segmenter, smooth
 from torch import nn
 
+from xception.data.images import ImageError
+from xception.deploy import segment as segment_module
 from xception.deploy.bands import BandedImage, steps_of
 from xception.deploy.engines import Engine, TorchEngine
 from xception.deploy.fold import fold
@@ -196,6 +198,21 @@ def test_the_cards_shorter_side_counts():
         PhotoSegmenter(TorchEngine(wrong))
 
 
+@pytest.mark.parametrize("look", [{}, {"scales": (0.5, 1.0), "mirror": True}])
+def test_the_probabilities_of_a_large_photo_are_not_there_at_once(
+    look: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    """Also where the network sees it small: 130 x 195 pixels, and an image of 65 x 97."""
+    monkeypatch.setattr(segment_module, "PIECE_BYTES", 10 * 195 * len(CLASSES) * 4)  # ten rows
+    network = small_segmenter(training={"joint": {"shorter_side": 65}})
+    pixels = smooth(130, 195)
+    expected = answer(PhotoSegmenter(TorchEngine(network), **look), pixels)
+    segment = PhotoSegmenter(TorchEngine(network), whole_pixels=10_000, **look)
+    assert not segment.in_bands(130, 195)
+    assert {piece.probabilities.shape[1] for piece in segment(pixels)} == {10}
+    torch.testing.assert_close(answer(segment, pixels), expected, atol=1e-4, rtol=0)
+
+
 def test_what_segments_nothing_is_refused(tmp_path: Path):
     network = small_segmenter()
     network.card = network.card.model_copy(update={"task": "classification"})
@@ -222,8 +239,22 @@ def test_an_exported_network_sees_photos_whole_or_not_at_all():
     expected = answer(PhotoSegmenter(TorchEngine(network)), pixels)
     torch.testing.assert_close(answer(PhotoSegmenter(Exported(network)), pixels), expected)
     segment = PhotoSegmenter(Exported(network), whole_pixels=1000)
-    with pytest.raises(UserError, match=r"81x65 pixels is too large .* \(.safetensors\)"):
+    with pytest.raises(ImageError, match=r"81x65 pixels is too large .* \(.safetensors\)"):
         answer(segment, pixels)
+
+
+def test_a_small_photo_may_make_too_large_an_image():
+    network = small_segmenter(training={"joint": {"shorter_side": 384}})
+    segment = PhotoSegmenter(TorchEngine(network))
+    # 384 / 1 times 20000 on the long side; the border makes both multiples of 16 plus 1.
+    assert segment.image_size(1, 20_000) == (385, 7_680_001)
+    with pytest.raises(ImageError, match="the photo: an image of 385x7680001 pixels is too large"):
+        next(iter(segment(smooth(1, 20_000))))
+    segment.check(8192, 8192)  # the largest photo that is decoded
+    grown = PhotoSegmenter(TorchEngine(small_segmenter()), scales=(1.75,))
+    grown.check(8192, 8192)
+    with pytest.raises(ImageError, match=r"a\.png: "):
+        PhotoSegmenter(TorchEngine(network), most_pixels=385**2).check(100, 140, "a.png")
 
 
 def test_rounding_of_large_photos_costs_little():

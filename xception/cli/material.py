@@ -31,7 +31,12 @@ def open_material(
     if card.task == "segmentation":
         pairs = open_pairs(data).like(card.classes)
         return pair_material(
-            pairs, card, calibration=calibration, questions=QUESTIONS // 3, held_out=held_out
+            pairs,
+            card,
+            calibration=calibration,
+            questions=QUESTIONS // 3,
+            held_out=held_out,
+            say=lambda line: say(line, quiet=quiet),
         )
     photos = fit_classes(open_photos(data), card, data)
     looks = scan(photos.store, [photo.name for photo in photos.photos])

@@ -37,7 +37,7 @@ LIBRARIES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
     "--workers",
     type=click.IntRange(1, 64),
     metavar="N",
-    help="Batches computed at the same time, sharing the cores.  [default: 2 on a CPU]",
+    help="Batches computed at the same time, sharing the cores.  [default: 2 on a multicore CPU]",
 )
 @click.option(
     "--batch-size",
@@ -162,7 +162,11 @@ def command(
     )
     with serving.bind(host, port) as listener:
         answerer = answers.open_answerer(
-            run, device=chosen, threads=threads, mask_pixels=bounds.mask_pixels
+            run,
+            device=chosen,
+            threads=threads,
+            mask_pixels=bounds.mask_pixels,
+            image_pixels=bounds.image_pixels,
         )
         torch.set_num_threads(threads)
         if sys.stderr.isatty():

@@ -12,14 +12,11 @@ from numpy.lib import format as npy
 from PIL import Image
 
 from xception.data.images import decode, read_file
-from xception.data.legend import default_colours
-from xception.data.masks import RGB
 from xception.data.preprocess import to_array
 from xception.deploy.segment import PhotoSegmenter
 from xception.evaluation.inference import index_map
 from xception.evaluation.mask_pictures import overlay, paletted, shares, with_legend
 from xception.evaluation.segmentation import Piece
-from xception.weights.card import Card
 
 MASK, OVERLAY, PROBABILITIES = ".mask.png", ".overlay.jpg", ".npz"
 QUALITY = 92  # of the overlay, a JPEG
@@ -56,12 +53,13 @@ def segment_file(
         probabilities: whether to write them, too.
 
     Raises:
-        ImageError: the photo cannot be read.
+        ImageError: the photo cannot be read, or is too large for the model.
         UserError: the network answers with NaN or infinity.
         OSError: a file cannot be written.
     """
-    classes, colours = segmenter.classes, colours_of(segmenter.card)
+    classes, colours = segmenter.classes, segmenter.colours
     image = decode(read_file(path, str(path)), str(path))
+    segmenter.check(image.height, image.width, str(path))
     pixels = to_array(image, segmenter.card.preprocess.channels)
     photo = pixels if pixels.shape[2] == 3 else np.asarray(image)
     del image  # a large photo is not to be there twice
@@ -87,11 +85,6 @@ def segment_file(
         in_bands=segmenter.in_bands(*size),
         size=size,
     )
-
-
-def colours_of(card: Card) -> tuple[RGB, ...]:
-    """The colours of a model's classes: those of the masks that it learnt from, where it knows."""
-    return card.colours or default_colours(len(card.classes))
 
 
 @contextmanager

@@ -64,7 +64,7 @@ class MaskPredictor:
         self.classes = self.card.classes
 
     def __call__(self, image: Source) -> MaskPrediction:
-        """The mask of one photo. Raises `ImageError` if it cannot be read."""
+        """The mask of one photo. Raises `ImageError` if it cannot be read or is too large."""
         pixels = self.pixels(image)
         size = pixels.shape[0], pixels.shape[1]
         return MaskPrediction(self.classes, index_map(self.segmenter(pixels), size))
@@ -79,11 +79,14 @@ class MaskPredictor:
         return found
 
     def pixels(self, image: Source) -> UInt8[Tensor, "h w c"]:
-        """A photo in its own size, as bytes. Raises `ImageError`."""
+        """A photo in its own size, as bytes. Raises `ImageError`, as for its mask."""
+        name = "the image"
         if isinstance(image, Image.Image):
             picture = to_rgb(upright(image))
         elif isinstance(image, bytes):
-            picture = decode(image, "the image")
+            picture = decode(image, name)
         else:
-            picture = decode(read_file(Path(image), str(image)), str(image))
+            name = str(image)
+            picture = decode(read_file(Path(image), name), name)
+        self.segmenter.check(picture.height, picture.width, name)
         return torch.from_numpy(to_array(picture, self.card.preprocess.channels))

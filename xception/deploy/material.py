@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xception.data.folders import PhotoSet
 from xception.data.loader import evaluation_batches
-from xception.data.pair_loader import evaluation_pairs
+from xception.data.pair_loader import PairBatch, evaluation_pairs
 from xception.data.pairs import PairSet
 from xception.data.splits import Split
 from xception.deploy.engines import Engine, EngineModule
@@ -99,9 +99,18 @@ def photo_material(
 
 
 def pair_material(
-    pairs: PairSet, card: Card, *, calibration: int, questions: int, held_out: int
+    pairs: PairSet,
+    card: Card,
+    *,
+    calibration: int,
+    questions: int,
+    held_out: int,
+    say: Callable[[str], None],
 ) -> Material:
     """Of photos with masks, numbered as the classes of the card; see `photo_material`.
+
+    Exported networks see a photo at once: of one that is too large for that its middle is shown,
+    to the original as well; `say` is told of the first.
 
     Raises:
         UserError: there are not photos enough for two parts.
@@ -110,17 +119,28 @@ def pair_material(
     seen = replace(pairs, pairs=spaced(pairs.of(shown), calibration))
     measured = replace(pairs, pairs=spaced(pairs.of(judged), held_out))
     asked = replace(pairs, pairs=spaced(measured.pairs, questions))
+    told = False
+
+    def batches(segment: PhotoSegmenter, chosen: PairSet, split: Split) -> Iterator[PairBatch]:
+        nonlocal told
+        for batch in evaluation_pairs(chosen, split, preprocess=card.preprocess, workers=0):
+            middle = middle_of(batch, segment)
+            if not told and middle is not batch:
+                told = True
+                say("some photos are too large for an exported model to see: their middle counts")
+            yield middle
 
     def images(chosen: PairSet, split: Split) -> Iterator[Float[Tensor, "1 c h w"]]:
         recorder = Recorder(card)
         segment = PhotoSegmenter(recorder, mirror=False)
-        for batch in evaluation_pairs(chosen, split, preprocess=card.preprocess, workers=0):
+        for batch in batches(segment, chosen, split):
             for _ in segment(batch.pixels[0]):
                 yield recorder.seen.pop()
 
     def score(engine: Engine) -> float:
-        batches = evaluation_pairs(measured, judged, preprocess=card.preprocess, workers=0)
-        counts = evaluate_pairs(PhotoSegmenter(engine), batches, num_classes=len(card.classes))
+        segment = PhotoSegmenter(engine)
+        shown = batches(segment, measured, judged)
+        counts = evaluate_pairs(segment, shown, num_classes=len(card.classes))
         return float(counts.figures(card.classes)["miou"] or 0.0)
 
     return Material(
@@ -131,6 +151,22 @@ def pair_material(
         score,
         len(measured.pairs),
     )
+
+
+def middle_of(batch: PairBatch, segment: PhotoSegmenter) -> PairBatch:
+    """The photo and its mask, cut at the longer sides until an exported network can see it."""
+    _, height, width = batch.targets.shape
+    rows, columns = height, width
+    while segment.in_bands(rows, columns) and max(rows, columns) > 1:
+        if rows > columns:
+            rows = rows * 9 // 10
+        else:
+            columns = columns * 9 // 10
+    if (rows, columns) == (height, width):
+        return batch
+    top, left = (height - rows) // 2, (width - columns) // 2
+    part = slice(None), slice(top, top + rows), slice(left, left + columns)
+    return batch._replace(pixels=batch.pixels[part], targets=batch.targets[part])
 
 
 class Recorder:

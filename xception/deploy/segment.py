@@ -6,6 +6,7 @@ than memory should hold at once passes through the network in bands (`bands`), w
 of the whole photo; the probabilities of all its classes are never there together.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,11 +15,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from xception.data.images import MAX_PIXELS, ImageError
+from xception.data.legend import default_colours
 from xception.deploy.bands import BAND_BYTES, BandedImage
 from xception.deploy.engines import STATISTICS, Engine, EngineModule, TorchEngine, open_engine
 from xception.deploy.fold import fold
 from xception.errors import UserError
-from xception.evaluation.inference import View, WholePhoto, probabilities
+from xception.evaluation.inference import Rows, View, WholePhoto, probabilities
 from xception.evaluation.segmentation import IGNORED, Piece
 from xception.models.deeplab_v3plus import DeepLabV3Plus
 from xception.models.network import Network
@@ -28,6 +31,7 @@ from xception.weights.card import Card
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # Table 5, "MS"
 WHOLE_PIXELS = 1500 * 1500  # of the network's image, beyond which it comes in bands
+MOST_PIXELS = 4 * MAX_PIXELS  # of the network's image: the largest photo at twice its sides
 PIECE_BYTES = 48 * 2**20  # of the probabilities that are there at once
 STEPS = 2**16 - 1  # of the probabilities of large photos, while those of several views are added
 
@@ -41,6 +45,7 @@ class PhotoSegmenter:
         mirror: whether it sees the photo mirrored too; None leaves it to the model's card.
         whole_pixels: an image of more pixels than this passes through the network in bands.
         band_bytes: of the largest map between two layers, then.
+        most_pixels: a photo whose image would have more than this is refused.
 
     Raises:
         UserError: the model does not segment, or its card is not sound.
@@ -54,6 +59,7 @@ class PhotoSegmenter:
         mirror: bool | None = None,
         whole_pixels: int = WHOLE_PIXELS,
         band_bytes: int = BAND_BYTES,
+        most_pixels: int = MOST_PIXELS,
     ):
         self.card: Card = engine.card
         if self.card.task != "segmentation":
@@ -61,7 +67,10 @@ class PhotoSegmenter:
         if len(self.card.classes) > IGNORED:
             raise UserError(f"more classes than a mask can hold: {len(self.card.classes)}")
         self.classes = self.card.classes
+        # Those of the masks that it learnt from, where it knows.
+        self.colours = self.card.colours or default_colours(len(self.classes))
         self.whole_pixels, self.band_bytes = whole_pixels, band_bytes
+        self.most_pixels = most_pixels
         options, self.device = self.card.architecture.options, torch.device("cpu")
         if isinstance(engine, TorchEngine):
             options, self.device = engine.network.options, engine.device
@@ -79,57 +88,81 @@ class PhotoSegmenter:
 
     def in_bands(self, height: int, width: int) -> bool:
         """Whether a photo of this size is too large for the network to see it at once."""
-        views = self.whole.views(height, width)
-        return max(view.outer[0] * view.outer[1] for view in views) > self.whole_pixels
+        return math.prod(self.image_size(height, width)) > self.whole_pixels
+
+    def image_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the largest image that the network sees of a photo of this size."""
+        return max((view.outer for view in self.whole.views(height, width)), key=math.prod)
+
+    def check(self, height: int, width: int, name: str = "the photo") -> None:
+        """Refuse a photo of which the network would see too large an image.
+
+        That the photo is small does not mean that the image is: where the training scaled photos
+        to one shorter side, a sliver becomes as long as its shape asks for.
+
+        Raises:
+            ImageError: the image would have more than `most_pixels`, or, of an exported model,
+                `whole_pixels`; `name` is that of the photo.
+        """
+        size = self.image_size(height, width)
+        seen = f"an image of {size[0]}x{size[1]} pixels is too large"
+        if math.prod(size) > self.most_pixels:
+            reason = f"{seen} for the network, which is shown up to {self.most_pixels:,}; cut it up"
+            raise ImageError(name, reason)
+        if math.prod(size) > self.whole_pixels and not isinstance(self.network, DeepLabV3Plus):
+            raise ImageError(
+                name,
+                f"{seen} for an exported model: it is computed at once, up to "
+                f"{self.whole_pixels:,} pixels; the model file (.safetensors) takes larger ones",
+            )
 
     def __call__(self, pixels: UInt8[Tensor, "h w c"]) -> Iterator[Piece]:
         """The pieces of a photo, from top to bottom.
 
         Raises:
-            UserError: the network answers with NaN or infinity, or the photo is too large for an
-                exported one.
+            ImageError: the photo is too large, see `check`.
+            UserError: the network answers with NaN or infinity.
         """
         height, width, _ = pixels.shape
-        if not self.in_bands(height, width):
+        self.check(height, width)
+        if height * width <= self.whole_pixels and not self.in_bands(height, width):
             yield from self.whole(pixels)
             return
         views = self.whole.views(height, width)
         if len(views) == 1:
-            yield from self._in_bands(views[0], pixels)
+            yield from self._by_rows(views[0], pixels)
             return
         # All probabilities of a large photo, added up in half of the memory: rounding them costs
         # less than 1e-5 each.
         unit = STEPS // len(views)
         total = np.zeros((len(self.classes), height, width), np.uint16)
         for view in views:
-            for top, _, found in self._in_bands(view, pixels):
+            for top, _, found in self._by_rows(view, pixels):
                 total[:, top : top + found.shape[1]] += _rounded(found, unit)
         for rows in self._bands(height, width):
             part = torch.from_numpy(total[:, rows].astype(np.float32))
             yield Piece(rows.start, 0, part / (unit * len(views)))
 
-    def _in_bands(self, view: View, pixels: UInt8[Tensor, "h w c"]) -> Iterator[Piece]:
-        image = self._banded(view, pixels)
+    def _by_rows(self, view: View, pixels: UInt8[Tensor, "h w c"]) -> Iterator[Piece]:
+        seen = self._seen(view, pixels)
         for rows in self._bands(view.height, view.width):
             with torch.inference_mode():
-                logits = view.logits(image.rows, rows.start, rows.stop)
+                logits = view.logits(seen, rows.start, rows.stop)
                 piece = Piece(rows.start, 0, probabilities(logits))
             yield piece
 
-    def _banded(self, view: View, pixels: UInt8[Tensor, "h w c"]) -> BandedImage:
+    def _seen(self, view: View, pixels: UInt8[Tensor, "h w c"]) -> Rows:
+        """The network's logits for its image; a large photo may well have a small one."""
+        if math.prod(view.outer) <= self.whole_pixels:
+            return self.whole.logits(view, pixels)
         preprocess = self.card.preprocess
-        if not isinstance(self.network, DeepLabV3Plus):
-            height, width = view.outer
-            raise UserError(
-                f"an image of {height}x{width} pixels is too large for an exported model: it is "
-                f"computed at once, up to {self.whole_pixels:,} pixels; the model file "
-                "(.safetensors) takes any size"
-            )
+        assert isinstance(self.network, DeepLabV3Plus)  # or `check` has refused
         with torch.inference_mode():
             scaled = view.scaled(pixels, preprocess)
-            return BandedImage(
+            image = BandedImage(
                 self.network, view, scaled, preprocess, self.device, band_bytes=self.band_bytes
             )
+        return image.rows
 
     def _bands(self, height: int, width: int) -> Iterator[slice]:
         rows = max(PIECE_BYTES // (4 * len(self.classes) * width), 1)

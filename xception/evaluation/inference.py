@@ -188,7 +188,7 @@ class WholePhoto:
         """The photo as one piece. Raises `UserError` if the answer is NaN or infinite."""
         height, width, _ = pixels.shape
         views = self.views(height, width)
-        with evaluating(self.network), torch.inference_mode():
+        with torch.inference_mode():
             found = self._answer(views[0], pixels)
             for view in views[1:]:
                 found += self._answer(view, pixels)
@@ -203,11 +203,17 @@ class WholePhoto:
             for turned in ((False, True) if self.mirror else (False,))
         ]
 
+    def logits(self, view: View, pixels: UInt8[Tensor, "h w c"]) -> Rows:
+        """What the network says of the image that it is shown, at the size of that image."""
+        cast = self.precision is not None
+        with evaluating(self.network), torch.inference_mode():
+            x = view.image(view.scaled(pixels, self.preprocess), self.preprocess, self.device)
+            with torch.autocast(self.device.type, self.precision, enabled=cast):
+                (logits,) = self.network(x)
+        return partial(_rows, logits)
+
     def _answer(self, view: View, pixels: UInt8[Tensor, "h w c"]) -> Float[Tensor, "k h w"]:
-        x = view.image(view.scaled(pixels, self.preprocess), self.preprocess, self.device)
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
-            (logits,) = self.network(x)
-        return probabilities(view.logits(partial(_rows, logits), 0, view.height))
+        return probabilities(view.logits(self.logits(view, pixels), 0, view.height))
 
 
 def _rows(logits: Float[Tensor, "k h w"], first: int, last: int) -> Float[Tensor, "k i w"]:

@@ -17,7 +17,8 @@ from PIL import Image
 from xception.data.images import ImageError
 from xception.data.preprocess import Preprocess
 from xception.deploy.runtime import Predictor
-from xception.deploy.server.answers import Answerer, header_size, open_answerer, palette
+from xception.deploy.server.answers import Answerer, header_size, open_answerer
+from xception.deploy.server.limits import Limits
 from xception.models.zoo import create_model
 from xception.weights.card import Architecture, Card
 from xception.weights.model_file import load_model, save_model
@@ -56,7 +57,14 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(path: Path, mask_pixels: int = 2**20) -> Answerer:
-    return open_answerer(path, device="cpu", threads=1, mask_pixels=mask_pixels)
+    limits = Limits(mask_pixels=mask_pixels)
+    return open_answerer(
+        path,
+        device="cpu",
+        threads=1,
+        mask_pixels=limits.mask_pixels,
+        image_pixels=limits.image_pixels,
+    )
 
 
 def noise(width: int, height: int, seed: int = 0, **saved: Any) -> bytes:
@@ -127,8 +135,9 @@ def test_a_mask_has_the_likeliest_class_of_each_pixel(segmenter: Path):
     expected = {name: share for name, share in counts.items() if share}
     assert answer["coverage"] == pytest.approx(expected)
     colours = np.asarray(image.convert("RGB"))
+    voc = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
     assert {tuple(colour) for colour in colours.reshape(-1, 3).tolist()} == {
-        palette(4)[n] for n in np.unique(found)
+        voc[n] for n in np.unique(found)
     }
 
 
@@ -154,10 +163,31 @@ def test_a_sliver_has_a_mask_too(segmenter: Path):
     assert model.compute([prepared])[0].shape == tuple(prepared.shape[:2])
 
 
-def test_colours_are_those_of_pascal_voc():
-    assert palette(5) == [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128)]
-    assert palette(21)[20] == (0, 64, 128)  # "tvmonitor"
-    assert len(set(palette(256))) == 256
+def test_colours_are_those_that_the_model_learnt_from(segmenter: Path, tmp_path: Path):
+    network = load_model(segmenter)
+    colours = ((1, 2, 3), (250, 0, 0), (0, 250, 0), (0, 0, 250))
+    card = network.card.model_copy(update={"colours": colours})
+    save_model(tmp_path / "model.safetensors", network, card)
+    model = opened(tmp_path / "model.safetensors")
+    assert model.about()["colours"] == ["#010203", "#fa0000", "#00fa00", "#0000fa"]
+    mask = read_mask(model.present(np.array([[0, 1], [2, 3]], np.uint8), 5))
+    assert [*mask.convert("RGB").get_flattened_data()] == [*colours]
+
+
+def test_a_sliver_that_the_network_would_see_too_large_is_refused(segmenter: Path, tmp_path: Path):
+    """Its training scaled photos to a shorter side of 65, and 1 × 20000 so to 65 × 1300000."""
+    network = load_model(segmenter)
+    card = network.card.model_copy(update={"training": {"joint": {"shorter_side": 65}}})
+    save_model(tmp_path / "model.safetensors", network, card)
+    model = opened(tmp_path / "model.safetensors")
+    with live(model) as server:
+        reply = server.predict(noise(20_000, 1))
+        assert reply.status == 422
+        (answer,) = reply.json["answers"]
+        assert answer["error"].startswith("an image of 65x1300001 pixels is too large")
+        assert server.predict(noise(100, 60)).status == 200
+    with pytest.raises(ImageError, match="up to 8,388,608"):  # also where nobody looked before
+        model.compute([torch.zeros(1, 20_000, 3, dtype=torch.uint8)])
 
 
 def test_only_the_header_is_looked_at():

@@ -110,6 +110,30 @@ def test_what_is_asked_for_wrongly(
     assert "access-control-allow-origin" not in reply.headers
 
 
+def test_pages_of_other_sites_may_not_post():
+    """Nor where their browser says it by `Origin` alone, as it does to plain http elsewhere."""
+    with live(ColourModel()) as server:
+        for origin, host, status in (
+            ("http://evil.example", "192.0.2.7:8000", 403),
+            ("http://192.0.2.7:8001", "192.0.2.7:8000", 403),
+            ("http://192.0.2.7", "192.0.2.7:8000", 403),
+            ("null", "192.0.2.7:8000", 403),  # a page without an address
+            ("", "192.0.2.7:8000", 403),
+            ("http://192.0.2.7:8000", "192.0.2.7:8000", 200),
+            ("http://[::1]:8000", "[::1]:8000", 200),
+            ("http://Shop.example", "shop.example:80", 200),
+            ("https://shop.example", "shop.example", 200),  # behind a proxy that speaks TLS
+        ):
+            reply = server.ask("POST", "/predict", photo(), {"Origin": origin, "Host": host})
+            assert reply.status == status, origin
+        assert server.ask("GET", "/card", headers={"Origin": "http://evil.example"}).status == 200
+        renamed = {"Origin": "https://shop.example", "Sec-Fetch-Site": "same-origin"}  # by a proxy
+        assert server.ask("POST", "/predict", photo(), renamed).status == 200
+    with live(ColourModel(), doors=Doors(Keys([KEY]))) as server:
+        known = {"Authorization": f"Bearer {KEY}", "Origin": "http://shop.example"}
+        assert server.ask("POST", "/predict", photo(), known).status == 200
+
+
 def test_the_length_of_a_body_must_be_said(server: Live):
     with server.connect() as connection:
         head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -1,5 +1,6 @@
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import wait
 from typing import Any
@@ -79,6 +80,34 @@ def test_what_was_given_up_is_not_computed(slow: Slow):
     slow.go.set()
     assert wanted.result(10) == 4
     assert slow.batches == [[0], [2]]
+    batcher.close()
+
+
+def test_what_was_given_up_is_not_kept_either():
+    class Photo:
+        pass
+
+    go = threading.Event()
+    inside = threading.Event()
+
+    def compute(items: Sequence[Any]) -> list[None]:
+        inside.set()
+        assert go.wait(10)
+        return [None for _ in items]
+
+    batcher = Batcher(compute, batch_size=1, wait_seconds=0.0)
+    batcher.submit(Photo())
+    assert inside.wait(10)
+    photos = [Photo() for _ in range(5)]
+    seen = [weakref.ref(photo) for photo in photos]
+    futures = [batcher.submit(photo) for photo in photos]
+    del photos
+    for future in futures[:4]:
+        assert future.cancel()
+    assert [one() is None for one in seen] == [True, True, True, True, False]
+    assert batcher.waiting == 1
+    go.set()
+    assert futures[4].result(10) is None
     batcher.close()
 
 

@@ -1,6 +1,10 @@
-import pytest
+import asyncio
 
-from xception.deploy.server.bodies import Photo, is_multipart, split_multipart
+import pytest
+from starlette.requests import Request
+
+from xception.deploy.server.bodies import Bodies, Photo, is_multipart, split_multipart
+from xception.deploy.server.limits import Limits
 from xception.deploy.server.refusal import Refusal
 
 KIND = "multipart/form-data; boundary=edge"
@@ -57,6 +61,38 @@ def test_bodies_that_are_refused(body: bytes, kind: str, status: int):
         split_multipart(body, kind, 5)
     assert refusal.value.status == status
     assert len(refusal.value.message) < 400
+
+
+def test_who_was_told_to_end_and_goes_on_is_refused():
+    """Its next bytes may be read in the same turn of the loop as it is told."""
+    bodies = Bodies(Limits(body_bytes=100, bodies_bytes=100))
+    told = asyncio.Event()
+
+    async def take(*sizes: int, after: asyncio.Event | None = None) -> None:
+        async def receive() -> dict[str, object]:
+            size = left.pop(0)
+            if after is not None and len(left) < len(sizes) - 1:
+                await after.wait()
+            elif after is None and not left:
+                told.set()
+            return {"type": "http.request", "body": bytes(size), "more_body": bool(left)}
+
+        left = [*sizes]
+        request = Request({"type": "http", "headers": []}, receive)
+        async with bodies.take(request):
+            await asyncio.sleep(0)
+
+    async def both() -> list[BaseException | None]:
+        slow = asyncio.ensure_future(take(60, 60, 1, after=told))
+        await asyncio.sleep(0)
+        quick = asyncio.ensure_future(take(90))
+        return list(await asyncio.gather(slow, quick, return_exceptions=True))
+
+    slow, quick = asyncio.run(both())
+    assert quick is None
+    assert isinstance(slow, Refusal)
+    assert slow.status in (408, 503)
+    assert bodies.total_bytes == 0
 
 
 def test_what_is_multipart():

@@ -1,5 +1,7 @@
 """The bounds on connections that uvicorn does not have."""
 
+import errno
+import io
 import socket
 import struct
 import time
@@ -9,6 +11,8 @@ from contextlib import contextmanager
 import pytest
 from live_server import ColourModel, Live, answer, live, photo, rest
 
+from xception.deploy.server import logs
+from xception.deploy.server.connections import accept_the_last
 from xception.deploy.server.limits import Limits, most_connections
 from xception.deploy.server.serving import bind
 from xception.errors import UserError
@@ -158,6 +162,36 @@ def test_who_does_not_read_the_answer_does_not_stay():
         connection.sendall(head % len(body) + body)
         server.wait_for(lambda: server.figure("xception_connections") == 2)
         server.wait_for(lambda: server.figure("xception_connections") == 1)
+
+
+class Listener(socket.socket):
+    """One whose callers are known beforehand."""
+
+    def __init__(self, *callers: socket.socket | OSError):
+        super().__init__()
+        self.callers = list(callers)
+
+    def accept(self):
+        caller = self.callers.pop(0)
+        if isinstance(caller, OSError):
+            raise caller
+        return caller, ("", 0)
+
+
+def test_who_left_before_being_accepted_does_not_end_the_drain():
+    with socket.socket() as first, socket.socket() as second:
+        listener = Listener(first, ConnectionAbortedError(), second, BlockingIOError())
+        assert accept_the_last(listener) == [first, second]
+        assert listener.fileno() == -1
+
+
+def test_where_no_more_files_may_be_open_those_let_in_are_served():
+    stream = io.StringIO()
+    with socket.socket() as first, logs.json_logs(stream=stream):
+        listener = Listener(first, OSError(errno.EMFILE, "Too many open files"))
+        assert accept_the_last(listener) == [first]
+        assert listener.fileno() == -1
+    assert "Too many open files" in stream.getvalue()  # and it is said
 
 
 def test_an_address_that_is_taken_or_not_ours():

@@ -43,6 +43,16 @@ def test_an_empty_house_takes_anybody():
             gate.check()
 
 
+def test_who_is_alone_may_bring_more_than_can_be_waited_for():
+    gate = Gate(64, 15.0, photo_seconds=1.5)
+    with gate.visit() as visit:
+        visit.bring(1)  # before it is known that the body holds 16: 24 s
+        visit.bring(15)
+        assert gate.inside == 16
+        with gate.visit() as other, pytest.raises(Refusal):
+            other.bring(1)
+
+
 def test_the_wait_bounds_the_queue_and_is_what_retry_after_says():
     gate = Gate(1000, 10.0, photo_seconds=0.5)
     with gate.visit() as visit:

@@ -1,8 +1,10 @@
 """More than the server can do: it refuses quickly, forgets who left, and finishes what it took."""
 
+import asyncio
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -10,6 +12,7 @@ from contextlib import ExitStack
 import pytest
 from live_server import ColourModel, Live, answer, live, photo, rest
 
+from xception.deploy.server import service
 from xception.deploy.server.limits import Limits
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n"
@@ -83,6 +86,31 @@ def test_who_leaves_is_not_computed_for(held: Held):
         assert first.result().status == 200
         assert server.figure('xception_requests_total{path="/predict",status="499"}') == 5
     assert held.batches == [1]
+
+
+def test_a_pool_does_not_keep_what_was_given_up():
+    class Photo:
+        pass
+
+    go = threading.Event()
+
+    async def give_up(pool: ThreadPoolExecutor) -> weakref.ref[Photo]:
+        held = Photo()
+        seen = weakref.ref(held)
+        task = asyncio.ensure_future(service._in_thread(pool, id, held))
+        del held
+        await asyncio.sleep(0)
+        assert seen() is not None
+        task.cancel()
+        await asyncio.wait([task])
+        return seen
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(go.wait, 20)
+        seen = asyncio.run(give_up(pool))
+        gone = seen() is None  # though its turn has not come
+        go.set()
+    assert gone
 
 
 def test_an_answer_that_comes_too_late_is_a_refusal(held: Held):

@@ -99,10 +99,12 @@ class Segmenter:
         self._segmenter = segmenter
         self._most_pixels = most_pixels
         self.card = segmenter.card
-        self._colours = palette(len(self.card.classes))
+        self._colours = segmenter.colours
 
     def prepare(self, data: bytes, size: tuple[int, int]) -> UInt8[torch.Tensor, "h w c"]:
         """The pixels, at the size that the mask will have."""
+        width, height = _within(*size, self._most_pixels)
+        self._segmenter.check(height, width, NAME)  # before anything is decoded
         scale = min(1.0, math.sqrt(self._most_pixels / (size[0] * size[1])))
         image = decode(data, NAME, min_side=max(1, math.ceil(scale * min(size))))
         preprocess = self.card.preprocess
@@ -148,7 +150,12 @@ class Segmenter:
 
 
 def open_answerer(
-    path: str | Path, *, device: torch.device | str, threads: int | None, mask_pixels: int
+    path: str | Path,
+    *,
+    device: torch.device | str,
+    threads: int | None,
+    mask_pixels: int,
+    image_pixels: int,
 ) -> Answerer:
     """The model at a path, ready to answer; on a CPU with its normalisations folded.
 
@@ -157,6 +164,7 @@ def open_answerer(
         device: where torch computes.
         threads: for exported files, how many compute one batch.
         mask_pixels: see `Segmenter`.
+        image_pixels: of what the network is shown of a photo, at most; for a model that segments.
 
     Raises:
         UserError: there is no sound model at `path`, or a library that computes it is missing.
@@ -164,7 +172,7 @@ def open_answerer(
     if engine_card(path).task == "segmentation":
         engine = open_engine(path, device=device, threads=threads)
         _fold(engine)
-        return Segmenter(PhotoSegmenter(engine), mask_pixels)
+        return Segmenter(PhotoSegmenter(engine, most_pixels=image_pixels), mask_pixels)
     predictor = Predictor(path, device=device, threads=threads)
     _fold(predictor.engine)
     return Classifier(predictor)
@@ -181,22 +189,6 @@ def _within(width: int, height: int, most: int) -> tuple[int, int]:
 def _fold(engine: Engine) -> None:
     if isinstance(engine, TorchEngine) and engine.device.type == "cpu":
         fold(engine.network)
-
-
-def palette(classes: int) -> list[tuple[int, int, int]]:
-    """A colour for each class number, those of Pascal VOC: black first, no two the same.
-
-    The bits of the number, three by three, are the highest bits of red, green and blue.
-    """
-    colours = []
-    for number in range(classes):
-        channels = [0, 0, 0]
-        for place in range(8):
-            for channel in range(3):
-                bit = number >> (3 * place + channel) & 1
-                channels[channel] |= bit << (7 - place)
-        colours.append((channels[0], channels[1], channels[2]))
-    return colours
 
 
 def header_size(data: bytes, most_pixels: int) -> tuple[int, int]:

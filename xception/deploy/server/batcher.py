@@ -7,7 +7,7 @@ the sake of others.
 
 import threading
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -47,7 +47,7 @@ class Batcher:
         self._batch_size = batch_size
         self._wait_seconds = wait_seconds
         self._observe = observe
-        self._jobs: deque[Job] = deque()
+        self._jobs: OrderedDict[Future[Any], Job] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
         self._threads = [
@@ -58,7 +58,7 @@ class Batcher:
             thread.start()
 
     def submit(self, item: Any) -> Future[Any]:
-        """The outcome to come; cancelling it before its batch begins saves the work.
+        """The outcome to come; cancelling it before its batch begins saves work and memory.
 
         Raises:
             RuntimeError: the batcher is closed.
@@ -67,8 +67,9 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise RuntimeError("the batcher is closed")
-            self._jobs.append(Job(item, future, time.monotonic()))
+            self._jobs[future] = Job(item, future, time.monotonic())
             self._changed.notify()
+        future.add_done_callback(self._forget)
         return future
 
     @property
@@ -88,6 +89,12 @@ class Batcher:
         """Whether every worker is there."""
         return all(thread.is_alive() for thread in self._threads)
 
+    def _forget(self, future: Future[Any]) -> None:
+        """What was given up does not keep its item, which is large, until a worker comes by."""
+        if future.cancelled():
+            with self._changed:
+                self._jobs.pop(future, None)
+
     def _work(self) -> None:
         while batch := self._next_batch():
             wanted = [job for job in batch if job.future.set_running_or_notify_cancel()]
@@ -103,10 +110,11 @@ class Batcher:
                         return []
                     self._changed.wait()
                     continue
-                left = self._jobs[0].arrived + self._wait_seconds - time.monotonic()
+                oldest = next(iter(self._jobs.values()))
+                left = oldest.arrived + self._wait_seconds - time.monotonic()
                 if len(self._jobs) >= self._batch_size or left <= 0 or self._closed:
                     count = min(len(self._jobs), self._batch_size)
-                    return [self._jobs.popleft() for _ in range(count)]
+                    return [self._jobs.popitem(last=False)[1] for _ in range(count)]
                 self._changed.wait(left)
 
     def _answer(self, batch: Sequence[Job]) -> None:

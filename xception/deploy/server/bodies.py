@@ -81,6 +81,8 @@ class Bodies:
 
     def _make_room(self, newest: _Held) -> None:
         """End the reading that began first; refuse `newest` if it is that one."""
+        if newest not in self._reading:  # it was told to end, and some of it came all the same
+            raise busy(1.0)
         slowest = next(iter(self._reading))
         if slowest is newest or slowest.hurry is None:
             raise busy(1.0)

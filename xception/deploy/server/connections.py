@@ -20,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from xception.deploy.server.limits import Limits
+from xception.deploy.server.logs import log_fault
 
 _FULL_BODY = b'{"error": "too many connections"}'
 _FULL = (
@@ -212,7 +213,14 @@ def accept_the_last(listener: socket.socket) -> list[socket.socket]:
     door is closed, is thrown out by it.
     """
     found = []
-    with listener, contextlib.suppress(BlockingIOError):
+    with listener:
         while True:
-            found.append(listener.accept()[0])
-    return found
+            try:
+                found.append(listener.accept()[0])
+            except BlockingIOError:
+                return found
+            except ConnectionAbortedError:  # left again already
+                continue
+            except OSError as error:  # too many open files, say: who was let in is still served
+                log_fault("accept", error)
+                return found

@@ -42,9 +42,13 @@ class Gate:
         """How long the last of so many more photos would be inside."""
         return (self.inside + photos) * self.photo_seconds
 
-    def check(self, photos: int = 1) -> None:
-        """Raises `Refusal` (503) if so many more photos have no place; an empty house takes any."""
-        if not self.inside:
+    def check(self, photos: int = 1, *, own: int = 0) -> None:
+        """Raises `Refusal` (503) if so many more photos have no place.
+
+        Who has the house to themselves, with `own` photos inside, may bring any number: waiting
+        would not get them a better place.
+        """
+        if self.inside == own:
             return
         full = self.inside + photos > self.limit
         if full or self.wait_seconds(photos) > self.patience_seconds:
@@ -59,8 +63,8 @@ class Gate:
         finally:
             visit.leave()
 
-    def _enter(self, photos: int) -> None:
-        self.check(photos)
+    def _enter(self, photos: int, own: int) -> None:
+        self.check(photos, own=own)
         if not self.inside:
             self._last = self._clock()
         self.inside += photos
@@ -84,7 +88,7 @@ class Visit:
 
     def bring(self, photos: int) -> None:
         """Come in with more photos. Raises `Refusal` (503) if there is no place."""
-        self._gate._enter(photos)
+        self._gate._enter(photos, self.photos)
         self.photos += photos
 
     def answered(self) -> None:

@@ -28,11 +28,15 @@ class Limits:
     body_bytes: int = 32 * 2**20
     """The longest body of a request."""
     bodies_bytes: int = 256 * 2**20
-    """All bodies in memory together; the slowest sender gives way."""
+    """All bodies in memory together; the slowest sender gives way. The photos of a multipart body
+    are taken out of it, and until they are answered take as much again."""
     pixels: int = 50_000_000
     """The largest picture, judged by its header before it is decoded."""
     mask_pixels: int = 2**20
     """Of a mask; a larger photo is scaled down before it is segmented."""
+    image_pixels: int = 2**23
+    """Of what a network that segments is shown of a photo: more than of the mask where its training
+    scaled photos to one shorter side, and without bound if the photo is a sliver."""
     photos: int = 16
     """Photos in one request."""
     queue: int = 64

@@ -6,7 +6,6 @@ Only this order of steps runs in the event loop; each step runs in a thread.
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -68,8 +67,9 @@ class Service:
             observe=metrics.observe_batch,
         )
         self._decoders = ThreadPoolExecutor(decoders, "decode")
-        # Decoded photos are large: no more of them than keep the workers busy. The others wait as
-        # the files that they came as.
+        # Decoded photos are large: no more of them than keep the workers and decoders busy. The
+        # others wait as the files that they came as. One that is given up while a thread is at it
+        # stays until the thread is done, beside these; what waits for a thread goes at once.
         self._decoded = asyncio.Semaphore(2 * workers * pace.batch_size + decoders)
         metrics.gauge("photos_inside", "Photos accepted, not yet answered.", self._inside)
         metrics.gauge("body_bytes", "Bodies in memory.", self._body_bytes)
@@ -117,7 +117,7 @@ class Service:
         photos = [Photo("", body)]
         if is_multipart(content_type):
             most = self.limits.photos
-            photos = await asyncio.to_thread(split_multipart, body, content_type, most)
+            photos = await _in_thread(None, split_multipart, body, content_type, most)
             if not photos:
                 raise Refusal(400, "the body holds no file; send a photo", "empty")
             if len(photos) > 1:
@@ -128,24 +128,34 @@ class Service:
         answer: dict[str, Any] = {"name": photo.name} if photo.name else {}
         try:
             async with self._decoded:
-                prepared = await self._in_thread(self._prepare, photo.data)
+                prepared = await _in_thread(self._decoders, self._prepare, photo.data)
                 outcome = await asyncio.wrap_future(self._batcher.submit(prepared))
         except ImageError as error:
             return {**answer, "error": error.reason}
-        return {**answer, **await self._in_thread(self.answerer.present, outcome, top)}
+        shown = await _in_thread(self._decoders, self.answerer.present, outcome, top)
+        return {**answer, **shown}
 
     def _prepare(self, data: bytes) -> Any:
         return self.answerer.prepare(data, header_size(data, self.limits.pixels))
-
-    async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoders, partial(work, *arguments))
 
     def _inside(self) -> float:
         return self.gate.inside
 
     def _body_bytes(self) -> float:
         return self.bodies.total_bytes
+
+
+async def _in_thread(pool: ThreadPoolExecutor | None, work: Callable[..., T], *arguments: Any) -> T:
+    """The result of `work`, in a thread of `pool`; None is the loop's own.
+
+    A pool keeps what was given up until its turn comes, but no longer what it was about.
+    """
+    held = [arguments]
+    try:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(pool, lambda: work(*held.pop()))
+    finally:
+        held.clear()
 
 
 async def _all(*work: Awaitable[T]) -> list[T]:

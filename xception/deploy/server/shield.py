@@ -47,16 +47,27 @@ class Doors:
     """Answer only to the names of this machine. A web page elsewhere whose name was made to mean
     127.0.0.1 after it was loaded ("DNS rebinding") is then refused."""
 
-    def check(self, path: str, headers: Headers) -> None:
+    def check(self, method: str, path: str, headers: Headers) -> None:
         """Raises `Refusal`: 401 no key, 403 another site's page, 421 another host's name."""
         if path in OPEN:
             return
         if self.local_only and not is_local(headers.get("host", "")):
             raise Refusal(421, "this server answers to localhost only", "host")
-        if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        if self._foreign(method, headers):
             raise Refusal(403, "pages of other sites may not use this server", "origin")
         if self.keys is not None and not self.keys.open_for(headers.get("authorization")):
             raise Refusal(401, "send a key: Authorization: Bearer KEY", "key")
+
+    def _foreign(self, method: str, headers: Headers) -> bool:
+        """Whether a browser says that a page of another site asks."""
+        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        if site is not None:
+            return site in ("cross-site", "same-site")
+        # To plain http on another machine browsers do not send that, but `Origin` with every POST.
+        # No page can send a key, so where keys are asked for a proxy may rename the host.
+        if self.keys is not None or method != "POST" or origin is None:
+            return False
+        return not same_host(origin, headers.get("host", ""))
 
 
 class Shield:
@@ -99,7 +110,7 @@ class Shield:
         try:
             if "transfer-encoding" in headers:  # see `Connection._begun`
                 raise Refusal(411, "send the length of the body (Content-Length)", "length")
-            self._doors.check(scope["path"], headers)
+            self._doors.check(scope["method"], scope["path"], headers)
             scope[ANSWER] = answer
             await self._app(scope, receive, answer.send)
         except Refusal as refusal:
@@ -164,6 +175,17 @@ class Answer:
     def fault(self) -> Refusal:
         """What to say where we failed."""
         return Refusal(500, f"a fault of the server, written down as {self.id}", "fault")
+
+
+def same_host(origin: str, host: str) -> bool:
+    """Whether an Origin header names the host and port of a Host header.
+
+    Which of http and https it was is not compared: a proxy may speak the one to callers and the
+    other to the server.
+    """
+    scheme, _, place = origin.lower().partition("://")
+    usual = {"http": ":80", "https": ":443"}.get(scheme, "")
+    return bool(place) and place.removesuffix(usual) == host.lower().removesuffix(usual)
 
 
 def is_local(host: str) -> bool:
