@@ -48,6 +48,7 @@ def measured(
     images: int,
     draws: int = DRAWS,
     seed: int = 0,
+    sigmoid: bool = False,
 ) -> Measured:
     """The menu of a network, by what each way would do to its answers.
 
@@ -61,13 +62,14 @@ def measured(
         images: in all batches together.
         draws: random directions per image.
         seed: of these directions, and of the patches that are looked at.
+        sigmoid: whether each answer counts for itself, and not beside the other classes only.
     """
     menu: Menu = {}
     importance: dict[str, Tensor] = {}
-    fitting, judging = (partial(_part, batches, end) for end in (False, True))
+    fitting, judging = (partial(part, batches, end) for end in (False, True))
     for group in groups(operable(sites)):
         convolutions = [site.conv for site in group]
-        weights = importances(model, convolutions, judging, draws, seed)
+        weights = importances(model, convolutions, judging, draws, seed, sigmoid)
         statistics = [
             PatchStatistics(
                 site.conv, places=enough_places(site, images), seed=seed, importance=weight
@@ -81,7 +83,7 @@ def measured(
             probed.append(_probe(model, site, known, fitting, offered[-1]))
         statistics.clear()
         modules = [[module for _, module in own] for own in probed]
-        found = harms(model, convolutions, modules, judging, draws, seed + 1)
+        found = harms(model, convolutions, modules, judging, draws, seed + 1, sigmoid)
         for site, own, all_ways, hurt in zip(group, probed, offered, found, strict=True):
             judged = [one._replace(harm=harm) for (one, _), harm in zip(own, hurt, strict=True)]
             menu[site.name] = [spread(one, judged) for one in all_ways]
@@ -149,8 +151,8 @@ def _teller(statistics: Sequence[PatchStatistics]) -> Callable[[int, Tensor, Ten
     return tell
 
 
-def _part(batches: Batches, judging: bool) -> Iterable[Tensor]:
-    """The batches that measure harm, or those that are fitted to."""
+def part(batches: Batches, judging: bool) -> Iterable[Tensor]:
+    """The batches that measure harm, or those that are fitted to; the same if there are few."""
     several = sum(1 for _ in islice(batches(), JUDGE_EVERY)) == JUDGE_EVERY
     for place, images in enumerate(batches()):
         if not several or (place % JUDGE_EVERY == JUDGE_EVERY - 1) == judging:
