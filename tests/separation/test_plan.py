@@ -145,7 +145,7 @@ def test_the_order_and_equal_ranks_hold_for_every_target():
         assert one.error**2 <= 0.5, name
 
 
-@pytest.mark.parametrize("total", range(1001, 1201))
+@pytest.mark.parametrize("total", [1001, 1018, 1126, 1200])
 def test_the_least_that_can_be_had_can_be_had(total: int):
     """503 / 1001 * 1001 is less than 503."""
     site = Site("a", nn.Conv2d(1, 1, (1, total)), 1, 1, 1, None)

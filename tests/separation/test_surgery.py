@@ -1,4 +1,5 @@
 import copy
+import math
 from functools import partial
 
 import pytest
@@ -11,8 +12,9 @@ from xception.errors import UserError
 from xception.layers.regular import replace
 from xception.models.zoo import create_model
 from xception.separation.algebra import separability
-from xception.separation.candidates import Candidate
+from xception.separation.candidates import Candidate, Choice
 from xception.separation.fit import Separated, separate
+from xception.separation.measure import measured
 from xception.separation.plan import make_plan
 from xception.separation.surgery import Photos, Prepared, exchange, prepare
 from xception.separation.watch import pairs
@@ -210,13 +212,13 @@ def test_a_dead_layer_is_left_and_the_others_are_exchanged(with_menu: bool):
 
 
 def test_a_layer_that_cannot_be_fitted_is_named():
-    prepared = prepare(branches(), 12, 3, with_menu=False)
+    model = branches()
+    prepared = prepare(model, 12, 3, with_menu=False)
     plan = prepared.of_rank(1)
     photos = Photos(lambda: [torch.zeros(4, 3, 12, 12)], 4)
-    with torch.no_grad():
-        prepared.model.get_submodule("stem").bias.zero_()
+    model.stem.bias = None
     with pytest.raises(UserError, match="left: the layer's inputs are constant"):
-        exchange(copy.deepcopy(prepared.model), prepared.model, plan, prepared.sites, photos)
+        exchange(copy.deepcopy(model), model, plan, prepared.sites, photos)
 
 
 @pytest.mark.parametrize("fitted", [False, True])
@@ -242,3 +244,29 @@ def test_what_a_parametrization_remembers_stays(fitted: bool):
     full, _ = with_all_terms(prepared, fitted=False)
     with torch.no_grad():
         torch.testing.assert_close(full.eval()(x), answers, rtol=0, atol=1e-4)
+
+
+def test_a_wide_layer_too_hears_which_outputs_matter(monkeypatch):
+    """With one depthwise kernel a channel, all outputs share it; one of them alone gets its own."""
+    monkeypatch.setattr("xception.separation.statistics.WIDEST", 10)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1))
+    x = torch.randn(64, 6, 8, 8)
+    prepared = prepare(model, 8, 6, batches=lambda: x.split(16), images=64, with_menu=False)
+    plan = make_plan(
+        prepared.sites,
+        prepared.total_macs,
+        {"1": Candidate("depthwise_first", 1, 64 * 8 * 17, 0.0, 0.0)},
+    )
+    one = torch.full((8,), 1e-3)
+    one[2] = 1.0
+    errors = []
+    for importance in ({}, {"1": one}):
+        photos = Photos(lambda: x.split(16), 64, importance)
+        changed = copy.deepcopy(model)
+        exchange(changed, model, plan, prepared.sites, photos)
+        with torch.no_grad():
+            errors.append((changed(x) - model(x))[:, 2].square().mean())
+    assert errors[1] < 0.01 * errors[0]
+    found = measured(model, prepared.sites, lambda: x.split(8), Choice(), images=64)
+    assert all(math.isfinite(way.harm) for way in found.menu["1"])

@@ -174,7 +174,7 @@ class Bench:
         return self.prepare(0, with_menu=True, say=lambda text: None)[0]
 
     def data_free(self, fraction: float) -> float | None:
-        """The score at a fraction of the MACs by the kernels alone; None if so few cannot be had."""
+        """The score at a share of the MACs by the kernels alone; None if so few cannot be had."""
         known = self.by_kernels
         if fraction < known.least:
             return None

@@ -156,7 +156,7 @@ def trace_call(model: nn.Module, shapes: Sequence[tuple[int, ...]], device: torc
 
 
 def float_type(model: nn.Module) -> torch.dtype:
-    """The type of a network's first weights that are no whole numbers, float32 if there are none."""
+    """The type of the first weights that are no whole numbers; float32 if there are none."""
     types = (parameter.dtype for parameter in model.parameters())
     return next((one for one in types if one.is_floating_point), torch.float32)
 

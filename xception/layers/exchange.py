@@ -17,7 +17,7 @@ def inseparable(module: nn.Module) -> str | None:
     kind = type(module).__name__
     if not isinstance(module, nn.Conv2d):
         return f"{kind} is no 2-D convolution"
-    # As bound to this very module: a class, or a single module, may have put its own in their place.
+    # As this very module has them: a class, or a single module, may have put its own there.
     runs = getattr(module.forward, "__func__", None)
     computes = getattr(module._conv_forward, "__func__", None)
     plain = runs in (nn.Conv2d.forward, Conv2d.forward) and computes is nn.Conv2d._conv_forward

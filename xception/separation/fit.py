@@ -86,7 +86,8 @@ def separate(
         inputs: what the layer sees, and what it should answer: its inputs (the answers are then the
             layer's own), statistics of a pass over data, or a function that runs through both from
             the start each time it is called. Layers with more than `statistics.WIDEST` taps need
-            the last for `order` depthwise_first: they take two passes.
+            the last, or statistics that have it as their `replay`, for `order` depthwise_first:
+            they take two passes.
         equal: the same rank for all slices, where `energy` or `error` asks for ranks.
         sweeps: rounds of refinement with data; 0 is quick.
 
@@ -117,7 +118,7 @@ def _read(
         return None, None
     if isinstance(inputs, PatchStatistics):
         inputs.check(conv)
-        return inputs, None
+        return inputs, inputs.replay
     statistics = PatchStatistics(conv)
     if isinstance(inputs, Tensor):
         given = inputs

@@ -132,14 +132,14 @@ def _probe(
     offered: Sequence[Candidate],
 ) -> list[tuple[Candidate, nn.Module]]:
     """Some of the ways of each order, from the cheapest to the dearest, fitted quickly."""
-    inputs = known if known.joint else partial(pairs, model, model, site.name, site.calls, fitting)
+    known.replay = partial(pairs, model, model, site.name, site.calls, fitting)
     chosen = []
     for order in dict.fromkeys(one.order for one in offered):
         own = sorted((one for one in offered if one.order == order), key=lambda one: one.macs)
         places = np.linspace(0, len(own) - 1, min(PROBES, len(own))).round().astype(int)
         chosen += [own[place] for place in places]
     return [
-        (one, separate(site.conv, rank=one.ranks, order=one.order, inputs=inputs, sweeps=0).module)
+        (one, separate(site.conv, rank=one.ranks, order=one.order, inputs=known, sweeps=0).module)
         for one in chosen
     ]
 

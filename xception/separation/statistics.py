@@ -62,6 +62,8 @@ class PatchStatistics:
         self.ridge = ridge
         self.samples = 0
         """Places that were added up."""
+        self.replay: Replay | None = None
+        """Runs through the photos once more, if it was set: a wide layer's fit has to."""
         self._places = places
         self._random = torch.Generator().manual_seed(seed)
         groups = conv.groups

@@ -27,7 +27,6 @@ from xception.separation.spectrum import each_rank
 from xception.separation.statistics import PatchStatistics, Replay
 from xception.separation.watch import Batches
 
-
 ROUNDING = 1e-3  # of one multiply-accumulate
 
 
@@ -134,17 +133,16 @@ def _check_cheaper(planned: Sequence[Site], plan: Plan) -> None:
             )
 
 
-def _seen(site: Site, photos: Photos, replay: Replay) -> PatchStatistics | Replay:
-    """What a layer is given and should give; for a very wide layer a way to see it again."""
+def _seen(site: Site, photos: Photos, replay: Replay) -> PatchStatistics:
+    """What a layer is given and should give, with a way to see it again if it is very wide."""
     statistics = PatchStatistics(
         site.conv,
         places=enough_places(site, photos.count),
         importance=photos.importance.get(site.name),
     )
-    if not statistics.joint:
-        return replay
     for x, y in replay():
         statistics.update(x, y)
+    statistics.replay = replay
     return statistics
 
 
@@ -259,8 +257,6 @@ def prepare(
     if with_menu and batches is None:
         found = Measured(data_free(sites, choice), {})
     elif with_menu and batches is not None:
-        found = measured(
-            model, sites, batches, choice, images=images, seed=seed, sigmoid=sigmoid
-        )
+        found = measured(model, sites, batches, choice, images=images, seed=seed, sigmoid=sigmoid)
     photos = None if batches is None else Photos(batches, images, found.importance)
     return Prepared(model, sites, total, found.menu, photos, choice)
