@@ -211,6 +211,18 @@ def test_a_dead_layer_is_left_and_the_others_are_exchanged(with_menu: bool):
     assert isinstance(changed.get_submodule("dead"), nn.Conv2d)
 
 
+@pytest.mark.parametrize("with_menu", [True, False])
+def test_a_layer_whose_weights_are_no_numbers_is_named(with_menu: bool):
+    model = branches()
+    with torch.no_grad():
+        model.twice.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(UserError, match="twice: cannot be separated: the weights are not all"):
+        prepare(model, 12, 3, with_menu=with_menu).of_rank(1)
+    x = images(4)
+    with pytest.raises(UserError, match="answers to the photos are not all finite"):
+        prepare(model, 12, 3, batches=lambda: [x], images=4)
+
+
 def test_a_layer_that_cannot_be_fitted_is_named():
     model = branches()
     prepared = prepare(model, 12, 3, with_menu=False)

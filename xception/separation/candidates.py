@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from xception.layers.separable import Order
 from xception.separation.algebra import Separability, separability
-from xception.separation.sites import ORDERS, Site
+from xception.separation.sites import ORDERS, Site, naming
 
 Ranks = int | tuple[int, ...]
 """One rank for all slices, or one for each."""
@@ -64,14 +64,19 @@ def ways(site: Site, known: Separability, choice: Choice) -> list[Candidate]:
 
 def data_free(sites: Sequence[Site], choice: Choice) -> Menu:
     """The menu without any photo."""
-    return {site.name: ways(site, separability(site.conv), choice) for site in operable(sites)}
+    menu: Menu = {}
+    for site in operable(sites):
+        with naming(site):
+            menu[site.name] = ways(site, separability(site.conv), choice)
+    return menu
 
 
 def of_one_rank(site: Site, rank: int, orders: Sequence[Order] = ORDERS) -> list[Candidate]:
     """This rank in each order, where it is cheaper than the layer; all terms if there are fewer."""
     found = []
     for operable_site in operable([site]):
-        known = separability(operable_site.conv)
+        with naming(site):
+            known = separability(operable_site.conv)
         for order in orders:
             own = min(rank, site.most(order))
             macs, error = site.macs_of(order, own), known.of(order).error(own)
@@ -88,7 +93,8 @@ def keeping_energy(site: Site, energy: float, choice: Choice) -> list[Candidate]
     """
     found = []
     for operable_site in operable([site]):
-        known = separability(operable_site.conv)
+        with naming(site):
+            known = separability(operable_site.conv)
         for order in choice.orders:
             spectrum = known.of(order)
             ranks: Ranks

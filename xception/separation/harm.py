@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from xception.cost.count import evaluation
+from xception.errors import UserError
 from xception.separation.watch import Batches
 
 LEAST_IMPORTANCE = 1e-3  # of the mean: no channel is given up altogether
@@ -46,6 +47,10 @@ def importances(
         draws: random directions per image.
         seed: of these directions.
         sigmoid: whether each answer counts for itself, and not beside the other classes only.
+
+    Raises:
+        ValueError: the network answers otherwise.
+        UserError: its answers are not all finite numbers.
     """
     sums: list[Tensor | None] = [None for _ in convolutions]
     generator = torch.Generator().manual_seed(seed)
@@ -86,6 +91,10 @@ def harms(
         draws: random directions per image.
         seed: of these directions.
         sigmoid: whether each answer counts for itself, and not beside the other classes only.
+
+    Raises:
+        ValueError: the network answers otherwise.
+        UserError: its answers are not all finite numbers.
     """
     sums = [[0.0] * len(own) for own in modules]
     answered = 0.0
@@ -119,6 +128,8 @@ def _forward(
         answers = model(images.detach().clone().requires_grad_())
     if not isinstance(answers, Tensor):
         raise ValueError(f"the network must answer with one tensor, not {type(answers).__name__}")
+    if not torch.isfinite(answers).all():
+        raise UserError("the network's answers to the photos are not all finite numbers")
     return answers, seen
 
 

@@ -18,7 +18,7 @@ from xception.separation.algebra import separability
 from xception.separation.candidates import Candidate, Choice, Menu, operable, ways
 from xception.separation.fit import separate
 from xception.separation.harm import harms, importances
-from xception.separation.sites import Site
+from xception.separation.sites import Site, naming
 from xception.separation.statistics import PatchStatistics
 from xception.separation.watch import Batches, pairs, watch_all
 
@@ -76,11 +76,12 @@ def measured(
             )
             for site, weight in zip(group, weights, strict=True)
         ]
-        watch_all(model, convolutions, fitting, _teller(statistics))
+        watch_all(model, convolutions, fitting, _teller(group, statistics))
         probed, offered = [], []
         for site, known in zip(group, statistics, strict=True):
-            offered.append(ways(site, separability(site.conv, known), choice))
-            probed.append(_probe(model, site, known, fitting, offered[-1]))
+            with naming(site):
+                offered.append(ways(site, separability(site.conv, known), choice))
+                probed.append(_probe(model, site, known, fitting, offered[-1]))
         statistics.clear()
         modules = [[module for _, module in own] for own in probed]
         found = harms(model, convolutions, modules, judging, draws, seed + 1, sigmoid)
@@ -144,9 +145,12 @@ def _probe(
     ]
 
 
-def _teller(statistics: Sequence[PatchStatistics]) -> Callable[[int, Tensor, Tensor], None]:
+def _teller(
+    sites: Sequence[Site], statistics: Sequence[PatchStatistics]
+) -> Callable[[int, Tensor, Tensor], None]:
     def tell(place: int, x: Tensor, y: Tensor) -> None:
-        statistics[place].update(x, y)
+        with naming(sites[place]):
+            statistics[place].update(x, y)
 
     return tell
 

@@ -5,6 +5,7 @@ and modules that run more than once, need nothing of their own.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xception.cost.count import evaluation
+from xception.errors import UserError
 from xception.layers.regular import refusal
 from xception.layers.separable import Order
 from xception.separation.watch import Batches, watch_all
@@ -106,6 +108,15 @@ class Site:
     def pays(self) -> bool:
         """Whether any rank makes it cheaper."""
         return any(self.macs_of(order, 1) < self.macs for order in ORDERS)
+
+
+@contextmanager
+def naming(site: Site) -> Iterator[None]:
+    """Meanwhile, what cannot be done with a layer is said with its name."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{site.name}: {error}") from error
 
 
 def find_sites(

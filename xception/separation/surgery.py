@@ -22,7 +22,7 @@ from xception.separation.candidates import Choice, Menu, Ranks, data_free, plain
 from xception.separation.fit import separate
 from xception.separation.measure import Measured, enough_places, measured, part
 from xception.separation.plan import EVERY, Plan, least_macs, of_energy, of_rank, within_macs
-from xception.separation.sites import ORDERS, Site, find_sites, leave_constant
+from xception.separation.sites import ORDERS, Site, find_sites, leave_constant, naming
 from xception.separation.spectrum import each_rank
 from xception.separation.statistics import PatchStatistics, Replay
 from xception.separation.watch import Batches
@@ -96,12 +96,10 @@ def exchange(
         conv = model.get_submodule(site.name)
         assert isinstance(conv, nn.Conv2d)
         inputs = None
-        if photos is not None and ahead is not None:
-            inputs = _seen(site, photos, partial(ahead.pairs, model, site))
-        try:
+        with naming(site):
+            if photos is not None and ahead is not None:
+                inputs = _seen(site, photos, partial(ahead.pairs, model, site))
             fitted = separate(conv, rank=choice.ranks, order=choice.order, inputs=inputs)
-        except UserError as error:
-            raise UserError(f"{site.name}: {error}") from error
         replace(model, conv, fitted.module)
         done.append(
             Exchanged(
@@ -241,7 +239,7 @@ def prepare(
 
     Raises:
         ValueError: a path of `keep` is no convolution; batches without a number of images.
-        UserError: a layer's weights, or what it is given, are not all finite numbers.
+        UserError: weights, what a layer is given, or the answers are not all finite numbers.
     """
     if (batches is None) != (images == 0):
         raise ValueError("batches of images, and how many images: give both or neither")
