@@ -27,6 +27,7 @@ JUDGE_EVERY = 4  # of so many batches one measures harm, and the others fit
 DRAWS = 4  # random directions per image
 SAMPLES = 32  # patches for each weight of a filter that a fit looks at, where there are so many
 PROBES = 5  # ways of each order that are fitted and judged
+PROBED = 8  # terms per slice, at most, of these: to fit more, as large windows allow, takes long
 LEAST_ERROR = 1e-9  # what is below is taken for exact
 
 
@@ -132,11 +133,13 @@ def _probe(
     fitting: Batches,
     offered: Sequence[Candidate],
 ) -> list[tuple[Candidate, nn.Module]]:
-    """Some of the ways of each order, from the cheapest to the dearest, fitted quickly."""
+    """Some of the ways of each order, from the cheapest to the dearest one, fitted quickly."""
     known.replay = partial(pairs, model, model, site.name, site.calls, fitting)
     chosen = []
     for order in dict.fromkeys(one.order for one in offered):
-        own = sorted((one for one in offered if one.order == order), key=lambda one: one.macs)
+        most = site.macs_of(order, PROBED)
+        own = [one for one in offered if one.order == order and one.macs <= most]
+        own.sort(key=lambda one: one.macs)
         places = np.linspace(0, len(own) - 1, min(PROBES, len(own))).round().astype(int)
         chosen += [own[place] for place in places]
     return [
