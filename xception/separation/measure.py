@@ -14,6 +14,7 @@ from itertools import islice
 import numpy as np
 from torch import Tensor, nn
 
+from xception.layers.separable import Order
 from xception.separation.algebra import separability
 from xception.separation.candidates import Candidate, Choice, Menu, operable, ways
 from xception.separation.fit import separate
@@ -136,7 +137,8 @@ def _probe(
     """Some of the ways of each order, from the cheapest to the dearest one, fitted quickly."""
     known.replay = partial(pairs, model, model, site.name, site.calls, fitting)
     chosen = []
-    for order in dict.fromkeys(one.order for one in offered):
+    orders: dict[Order, None] = dict.fromkeys(one.order for one in offered)
+    for order in orders:
         most = site.macs_of(order, PROBED)
         own = [one for one in offered if one.order == order and one.macs <= most]
         own.sort(key=lambda one: one.macs)
