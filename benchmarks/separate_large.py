@@ -96,7 +96,8 @@ def main() -> None:
           f"{torch.get_num_threads()} threads")  # fmt: skip
 
     def told(one: Exchanged) -> None:
-        print(f"  {one.name}: output error {one.output_error:.3f}", flush=True)
+        error = "not known" if one.output_error is None else f"{one.output_error:.3f}"
+        print(f"  {one.name}: output error {error}", flush=True)
 
     begin = time.perf_counter()
     prepared = prepare(

@@ -1,10 +1,12 @@
 import json
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 from xception.models.surgery import Exchange
+from xception.training.interrupts import Interrupted
 from xception.weights.card import read_card
 from xception.weights.model_file import load_classifier
 
@@ -99,6 +101,54 @@ def test_as_few_macs_as_the_accuracy_allows(xception, photos, trained, tmp_path:
     kept = answer["after"]["macs"] / answer["before"]["macs"]
     assert kept == min(point["fraction"] for point in answer["curve"])
     assert answer["target"] == "at most 50 points of accuracy lost"
+
+
+@pytest.mark.parametrize("order", ["depthwise_first", "pointwise_first"])
+def test_energy_in_one_order_with_one_rank(xception, photos, trained, tmp_path: Path, order: str):
+    given = ["separate", trained, "--data", photos, "--out", tmp_path / "a", "--energy", "0.5"]
+    result = xception(*given, "--order", order, "--equal", "--curve", "none", *QUICK, "--json")
+    assert result.status == 0, result.stderr
+    answer = json.loads(result.stdout)
+    (layer,) = answer["layers"]
+    assert layer["order"] == order
+    assert answer["target"] == "50 % of the energy of every kernel"
+    kernel = load_classifier(trained / "model.safetensors").state_dict()["stem.3.weight"]
+    slices = kernel.double().flatten(2)
+    if order == "depthwise_first":
+        slices = slices.transpose(0, 1)
+    squares = torch.linalg.svdvals(slices).square().sum(0)
+    kept = squares.cumsum(0) / squares.sum()
+    assert layer["ranks"] == 1 + int((kept < 0.5).sum())  # one number, the smallest that will do
+
+
+def test_a_speedup_and_a_curve_that_is_fine_tuned(xception, photos, trained, tmp_path: Path):
+    given = ["separate", trained, "--data", photos, "--out", tmp_path / "a", "--speedup", "1.04"]
+    options = ["--curve", "0.98,0.01", "--finetune", "1", "--finetune-curve"]
+    result = xception(*given, *options, *QUICK, "--json")
+    assert result.status == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["after"]["macs"] <= answer["before"]["macs"] / 1.04
+    assert "1 % of the MACs cannot be had" in result.stderr
+    assert len(answer["curve"]) == 2
+    assert answer["curve"][0]["fraction"] <= 0.98
+    for one in answer["curve"]:  # also of the network that was made
+        assert all(0 <= one[way] <= 1 for way in ("data_free", "data_aware", "fine_tuned"))
+
+
+def test_what_was_interrupted_can_be_asked_for_again(
+    xception, photos, trained, tmp_path: Path, monkeypatch
+):
+    def interrupted(student, teacher, photos, config, folder, *rest):
+        (folder / "metrics.csv").write_text("epoch\n1\n")  # that of the first epoch
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr("xception.cli.separating.distill", interrupted)
+    out = tmp_path / "a"
+    given = ["separate", trained, "--data", photos, "--out", out, "--rank", "2", *QUICK]
+    for _ in range(2):
+        result = xception(*given, "--curve", "none", "--finetune", "2")
+        assert result.status == 130, result.stderr
+        assert not list(out.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What is asked of a separation, and the search for the fewest MACs, on accuracies made up."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 
 from xception.cli.separate import read_target
 from xception.cli.separating import Bench, Result, Ways
+from xception.cli.separation_reporting import report_separation
 from xception.data.folders import open_photos
 from xception.data.preprocess import Preprocess
 from xception.errors import UserError
@@ -85,3 +87,58 @@ def test_the_fewest_macs_that_lose_little(bench, monkeypatch, share: float):
     assert result.plan.macs == next(plan.macs for plan in plans if plan.macs >= wanted)
     assert result.plan.macs == min(one.macs for one in tried if one.data_free == 0.9)
     assert all(one.data_aware is None for one in tried)  # nothing was fitted to photos
+
+
+def test_a_drop_of_just_so_much_is_allowed(bench, monkeypatch):
+    """0.90 - 0.89 is a little above 0.01, as computers subtract."""
+    assert 0.90 - 0.89 > 0.01
+    monkeypatch.setattr(Bench, "operate", lambda *given, say: Result(given[2], Classifier(), []))
+    monkeypatch.setattr(
+        Bench, "score", lambda self, network, split: 0.90 if network is self.model else 0.89
+    )
+    prepared = prepare(bench.model, 16, 3)
+    result, tried = bench.reach(prepared, asked(max_drop=0.01), lambda text: None)
+    assert len(tried) == 6
+    assert result.plan.macs == min(one.macs for one in tried)
+
+
+@pytest.mark.parametrize(("task", "sigmoid"), [("classification", False), ("multilabel", True)])
+def test_the_task_says_what_becomes_of_the_answers(bench, monkeypatch, task: str, sigmoid: bool):
+    told = {}
+
+    def looked(*given, **options):
+        told.update(options)
+        return prepare(*given, **options)
+
+    monkeypatch.setattr("xception.cli.separating.prepare", looked)
+    card = bench.card.model_copy(update={"task": task})
+    replace(bench, card=card).prepare(0, with_menu=True, say=lambda text: None)
+    assert told["sigmoid"] is sigmoid
+
+
+def test_times_are_of_the_device_that_the_report_names(bench, monkeypatch, tmp_path: Path):
+    """No processor is named meta, so that nothing can be measured there; only where it would be."""
+    seen = []
+
+    def layers(before, after, sites, image):
+        seen.extend([image, *before.parameters(), *after.parameters()])
+        return {}
+
+    def networks(before, after, image):
+        seen.append(image)
+        return 1.0, 1.0
+
+    monkeypatch.setattr("xception.cli.separation_reporting.compare_layers", layers)
+    monkeypatch.setattr("xception.cli.separation_reporting.compare_networks", networks)
+    monkeypatch.setattr(Bench, "score", lambda self, network, split: 0.9)
+    monkeypatch.setattr(Bench, "agreement", lambda self, network: 1.0)
+    elsewhere = replace(bench, device=torch.device("meta"))
+    prepared = prepare(bench.model, 16, 3)
+    result = Result(prepared.within(1), bench.model, [])
+    report = report_separation(
+        tmp_path, elsewhere, prepared, result, bench.model, None, [],
+        images=0, target=asked(), command="",
+    )  # fmt: skip
+    assert {tensor.device.type for tensor in seen} == {"meta"}
+    assert report.environment["device"] == "meta"
+    assert {parameter.device.type for parameter in bench.model.parameters()} == {"cpu"}

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 from xception.layers.conv import Conv2d
 from xception.layers.exchange import fill, inseparable, padding_of, separated_like
@@ -203,3 +204,18 @@ def test_a_bias_needs_a_place():
     module = separated_like(nn.Conv2d(1, 1, 3), order="depthwise_first", ranks=1, bias=False)
     with pytest.raises(ValueError, match="no bias"):
         fill(module, torch.ones(1, 3, 3), torch.ones(1, 1), torch.ones(1))
+
+
+class Centred(nn.Conv2d):
+    """Weight standardisation, as timm and others write it: `forward` is torch's own."""
+
+    def _conv_forward(self, input, weight, bias):
+        return super()._conv_forward(input, weight - weight.mean(), bias)
+
+
+def test_what_only_seems_a_plain_convolution_is_refused():
+    patched = nn.Conv2d(1, 1, 3)
+    patched.forward = lambda input: F.conv2d(input, 2 * patched.weight)
+    for one in (Centred(1, 1, 3), patched):
+        assert "of its own" in str(inseparable(one))
+    assert inseparable(parametrizations.weight_norm(nn.Conv2d(1, 1, 3))) is None

@@ -37,6 +37,21 @@ def branches(seed: int = 0) -> Branches:
     return model.eval()
 
 
+class HalfDead(nn.Module):
+    """One layer lives, and one is behind a ReLU that lets nothing through."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive = nn.Conv2d(8, 8, 3, padding=1)
+        self.dead = nn.Conv2d(8, 8, 3, padding=1)
+        self.stem = nn.Conv2d(3, 8, 1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.alive(F.relu(self.stem(x)))
+        return self.head((F.relu(x) + self.dead(F.relu(x - 1e6))).mean((2, 3)))
+
+
 def images(count: int, seed: int = 0, size: int = 12) -> Tensor:
     """Smooth images, in which neighbours are alike, as in photos."""
     generator = torch.Generator().manual_seed(seed)

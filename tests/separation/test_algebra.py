@@ -12,7 +12,7 @@ from torch import nn
 from xception.errors import UserError
 from xception.layers.conv import Conv2d
 from xception.layers.separable import SeparableConv2d
-from xception.separation import separability, separate
+from xception.separation import PatchStatistics, separability, separate
 
 ORDERS = ("depthwise_first", "pointwise_first")
 
@@ -356,3 +356,33 @@ def test_a_kernel_of_zeros_is_kept():
     assert made.error == 0
     assert sum(made.ranks) == 1
     assert separability(conv).depthwise_first.mean_energy(1) == 1
+
+
+@pytest.mark.parametrize(("dtype", "outputs"), [(torch.bfloat16, 128), (torch.float16, 1024)])
+def test_weights_of_a_coarse_type(dtype: torch.dtype, outputs: int):
+    """Many outputs times a coarse rounding is above 1; still not all of a kernel is rounding."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, outputs, 3).to(dtype)
+    slices = conv.weight.detach().double().flatten(2).transpose(0, 1).numpy()
+    squares = np.linalg.svd(slices, compute_uv=False) ** 2
+    known = separability(conv)
+    assert not known.separable
+    assert known.depthwise_first.exact_ranks == (9,) * 4
+    lost = math.sqrt(squares[:, 1:].sum() / squares.sum())
+    assert known.depthwise_first.error(1) == pytest.approx(lost, rel=1e-6)
+    assert separate(conv, energy=0.99).error < 0.11  # √0.01, and the rounding of what is written
+    disguised = torch.randn(outputs, 4, 1, 1) * torch.randn(1, 4, 3, 3)
+    with torch.no_grad():
+        conv.weight.copy_(disguised)
+    assert separability(conv).separable
+
+
+def test_statistics_of_another_layer_are_refused():
+    conv = nn.Conv2d(4, 6, 3)
+    for other in (nn.Conv2d(4, 5, 3), nn.Conv2d(4, 6, 3, stride=2), nn.Conv2d(4, 6, 5)):
+        known = PatchStatistics(other)
+        known.update(torch.randn(4, 4, 9, 9))
+        with pytest.raises(ValueError, match="of another layer"):
+            separability(conv, known)
+        with pytest.raises(ValueError, match="of another layer"):
+            separate(conv, rank=1, inputs=known)

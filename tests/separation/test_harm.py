@@ -92,3 +92,60 @@ def test_a_network_of_several_answers_is_refused():
     model = Two()
     with pytest.raises(ValueError, match="must answer with one tensor, not list"):
         harms(model, [model.conv], [[]], lambda: images(2).split(2), 1, 0)
+
+
+@pytest.mark.parametrize(("answers", "sigmoid"), [(1, False), (7, True)])
+@torch.no_grad()
+def test_what_a_sigmoid_sees_is_counted(answers: int, sigmoid: bool):
+    """A single answer, or one for each of several labels: their mean is no less than the rest."""
+    model = linear_network()
+    model[2] = nn.Linear(4 * 36, answers).double()
+    conv, head = model[0], model[2]
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(head, nn.Linear)
+    head.bias.add_(3)  # much of the answers is their mean
+    head.weight.view(answers, 4, 36)[:, 1] += 0.5
+    worse = copy.deepcopy(conv)
+    worse.weight *= 0.5
+    ((found,),) = harms(model, [conv], [[worse]], batches, 300, 0, sigmoid)
+    x = torch.cat(batches())
+    expected = (model[1:](worse(x)) - model(x)).square().sum() / model(x).square().sum()
+    assert found == pytest.approx(float(expected), rel=0.15)
+    (weights,) = importances(model, [conv], batches, 300, 0, sigmoid)
+    exact = head.weight.view(answers, 4, 36).square().sum((0, 2))
+    torch.testing.assert_close(weights, exact / exact.mean(), rtol=0.1, atol=0)
+
+
+class Folding(nn.Module):
+    """Both halves of an image pass one convolution, as two images of a batch twice as large."""
+
+    def __init__(self, neighbours: bool):
+        super().__init__()
+        self.neighbours = neighbours
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4 * 40, 7)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        at = 1 if self.neighbours else 0  # beside each other, or all upper halves first
+        parts = torch.stack(x.chunk(2, 2), at)
+        y = self.conv(parts.flatten(0, 1)).unflatten(0, parts.shape[:2])
+        upper, lower = y.unbind(at)
+        return self.head((upper + 2 * lower).flatten(1))
+
+
+@pytest.mark.parametrize("neighbours", [True, False])
+@torch.no_grad()
+def test_a_network_that_makes_a_batch_of_parts_of_images(neighbours: bool):
+    """The harm is that to the answers of whole images: here the halves' errors add up."""
+    torch.manual_seed(0)
+    model = Folding(neighbours).double()
+    worse = copy.deepcopy(model.conv)
+    worse.weight *= 0.5
+    x = images(16).double()
+    x[:, :, 6:] = x[:, :, :6]
+    ((found,),) = harms(model, [model.conv], [[worse]], lambda: x.split(2), 300, 0)
+    other = copy.deepcopy(model)
+    other.conv = worse
+    change, answers = centred(other(x) - model(x)), centred(model(x))
+    expected = float(change.square().sum() / answers.square().sum())
+    assert found == pytest.approx(expected, rel=0.15)

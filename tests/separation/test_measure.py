@@ -6,6 +6,7 @@ from torch import nn
 
 from xception.layers.separable import Order
 from xception.separation.candidates import Candidate, Choice
+from xception.separation.fit import separate
 from xception.separation.measure import enough_places, groups, measured, spread
 from xception.separation.sites import ORDERS, Site, find_sites
 
@@ -68,3 +69,26 @@ def test_the_same_images_serve_both_ends_where_there_are_few():
     found = measured(model, sites, lambda: [x], Choice(("depthwise_first",)), images=6)
     assert found.menu["0"]
     assert all(math.isfinite(one.harm) for one in found.menu["0"])
+
+
+def test_ranks_above_eight_are_offered_without_being_fitted(monkeypatch):
+    """Harm there follows from that of rank 8, by the square of the error."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(16, 48, 5, padding=2)
+    model = nn.Sequential(conv, nn.Flatten(), nn.Linear(48 * 36, 3))
+    sites = find_sites(model, torch.randn(1, 16, 6, 6))
+    fitted = []
+
+    def counted(*given, **options):
+        found = separate(*given, **options)
+        fitted.append(sum(found.ranks))
+        return found
+
+    monkeypatch.setattr("xception.separation.measure.separate", counted)
+    x = torch.randn(16, 16, 6, 6)
+    found = measured(model, sites, lambda: x.split(4), Choice(("depthwise_first",)), images=16)
+    assert max(fitted) == 8 * 16
+    by_macs = {one.macs: one for one in found.menu["0"]}
+    eight = by_macs[36 * 8 * 16 * (25 + 48)]
+    more = by_macs[36 * 14 * 16 * (25 + 48)]
+    assert more.harm == pytest.approx(eight.harm * (more.error / eight.error) ** 2)

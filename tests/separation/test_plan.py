@@ -15,7 +15,8 @@ from xception.separation.plan import (
     of_rank,
     within_macs,
 )
-from xception.separation.sites import find_sites
+from xception.separation.sites import ORDERS, Site, find_sites
+from xception.separation.surgery import Prepared, prepare
 
 from .networks import branches, images
 
@@ -127,3 +128,28 @@ def test_energy_that_cannot_be_kept_cheaply_leaves_the_layer():
     conv = nn.Conv2d(8, 8, 3, padding=1)
     sites = find_sites(nn.Sequential(conv), torch.randn(1, 8, 6, 6))
     assert of_energy(sites, sites[0].macs, 0.9999).choices == {}
+
+
+def test_the_order_and_equal_ranks_hold_for_every_target():
+    model = branches()
+    for order in ORDERS:
+        prepared = prepare(model, 12, 3, orders=[order], equal=True)
+        for plan in (prepared.of_rank(1), prepared.of_energy(0.5), prepared.within(0.7)):
+            assert plan.choices
+            assert {one.order for one in plan.choices.values()} == {order}
+            assert all(isinstance(one.ranks, int) for one in plan.choices.values())
+            sites = {site.name: site for site in prepared.sites}
+            assert all(one.macs < sites[name].macs for name, one in plan.choices.items())
+    energetic = prepare(model, 12, 3, equal=True).of_energy(0.5)
+    for name, one in energetic.choices.items():
+        assert one.error**2 <= 0.5, name
+
+
+@pytest.mark.parametrize("total", [1001, 1018, 1126, 1200])
+def test_the_least_that_can_be_had_can_be_had(total: int):
+    """503 / 1001 * 1001 is less than 503."""
+    site = Site("a", nn.Conv2d(1, 1, (1, total)), 1, 1, 1, None)
+    for least in (total // 2 + 3, total // 3):
+        menu = {"a": [Candidate("depthwise_first", 1, least, 0.1, 0.1)]}
+        prepared = Prepared(nn.Identity(), [site], total, menu, None)
+        assert prepared.within(prepared.least).macs == least

@@ -5,9 +5,10 @@ from torch import nn
 from xception.cost.count import count
 from xception.layers.exchange import separated_like
 from xception.layers.separable import Order
-from xception.separation.sites import ORDERS, find_sites
+from xception.separation.sites import ORDERS, find_sites, leave_constant
+from xception.separation.surgery import prepare
 
-from .networks import branches, images
+from .networks import HalfDead, branches, images
 
 
 def test_convolutions_come_in_the_order_in_which_they_run():
@@ -25,7 +26,7 @@ def test_convolutions_come_in_the_order_in_which_they_run():
 def test_what_does_not_pay_is_left_with_a_reason():
     reasons = {site.name: site.refusal for site in find_sites(branches(), images(1))}
     assert reasons["left"] is reasons["right"] is reasons["twice"] is reasons["later"] is None
-    assert "the image itself, of 3 channels" in str(reasons["stem"])
+    assert "it sees only 3 channels" in str(reasons["stem"])
     assert "pointwise already" in str(reasons["mix"])
     assert "does not run" in str(reasons["unused"])
 
@@ -67,3 +68,75 @@ def test_only_cheaper_numbers_of_terms_are_offered():
     totals = site.terms("depthwise_first", [0.5, 1, 4.125, 4.25, 9])
     assert totals == [4, 8, 33]
     assert site.terms("pointwise_first", [0.5, 1]) == [8]  # each output has a term
+
+
+class Folding(nn.Module):
+    """Makes a batch of groups of channels, and sees each with the same kernel."""
+
+    def __init__(self):
+        super().__init__()
+        self.spread = nn.Conv2d(3, 32, 1)
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.spread(x).unflatten(1, (4, 8)).flatten(0, 1)
+        return self.conv(x).unflatten(0, (-1, 4)).flatten(1)
+
+
+def test_macs_where_the_network_makes_a_batch_of_its_own():
+    model = Folding()
+    macs = {site.name: site.macs for site in find_sites(model, torch.randn(2, 3, 8, 8))}
+    assert macs["conv"] == 4 * 64 * 8 * 8 * 9  # 4 groups at 64 places
+    assert sum(macs.values()) == count(model, 8).total["macs"]
+    prepared = prepare(model, 8, 3, with_menu=False)
+    changed, _ = prepared.operate(plan := prepared.of_rank(1))
+    assert count(changed, 8).total["macs"] == plan.macs
+
+
+def test_a_layer_that_is_called_by_name_is_left():
+    """Its replacement may call its input otherwise."""
+
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(8, 8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(input=x)
+
+    (site,) = find_sites(Named(), torch.randn(1, 8, 6, 6))
+    assert site.refusal is not None
+    assert "given by name" in site.refusal
+    assert site.macs == 16 * 8 * 8 * 9
+
+
+@pytest.mark.parametrize(("kernel", "most"), [(3, 8), (5, 20), (7, 41)])
+def test_ranks_are_offered_as_far_as_they_pay(kernel: int, most: int):
+    """k²n / (k² + n) terms cost what the layer costs: 8.7, 22.8 and 41.1 with 256 outputs."""
+    conv = nn.Conv2d(256, 256, kernel, padding=kernel // 2)
+    with torch.device("meta"):
+        (site,) = find_sites(nn.Sequential(conv).to("meta"), torch.empty(1, 256, 8, 8))
+    assert site.terms("depthwise_first")[-1] == most * 256
+    assert most * (kernel**2 + 256) < kernel**2 * 256
+
+
+def test_layers_whose_inputs_never_change_are_left():
+    model = HalfDead()
+    sites = find_sites(model, images(1))
+    asked = []
+
+    def batches():
+        for part in images(6).split(2):
+            asked.append(part)
+            yield part
+
+    left = {site.name: site.refusal for site in leave_constant(model, sites, batches)}
+    assert "the same everywhere" in str(left["dead"])
+    assert left["alive"] is None
+    assert "pointwise already" in str(left["stem"])
+    assert len(asked) == 3
+    asked.clear()
+    alive = branches()
+    sites = find_sites(alive, images(1))
+    assert leave_constant(alive, sites, batches) == sites
+    assert len(asked) <= 2  # the first tells

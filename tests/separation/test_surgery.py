@@ -1,17 +1,25 @@
 import copy
+import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from xception.cost.count import count
 from xception.errors import UserError
+from xception.layers.regular import replace
 from xception.models.zoo import create_model
-from xception.separation.candidates import Candidate
+from xception.separation.algebra import separability
+from xception.separation.candidates import Candidate, Choice
+from xception.separation.fit import Separated, separate
+from xception.separation.measure import measured
 from xception.separation.plan import make_plan
-from xception.separation.surgery import Prepared, exchange, prepare
+from xception.separation.surgery import Photos, Prepared, exchange, prepare
+from xception.separation.watch import pairs
 
-from .networks import Branches, branches, images
+from .networks import Branches, HalfDead, branches, images
 
 
 def batches():
@@ -24,29 +32,44 @@ def looked_at() -> Prepared:
     return prepare(branches(), 12, 3, batches=batches, images=32)
 
 
-def full(prepared: Prepared):
-    """A plan with all the terms that a kernel can have; it costs more, so no tool makes it."""
-    plan = make_plan(prepared.sites, prepared.total_macs, {})
+def with_all_terms(prepared: Prepared, fitted: bool) -> tuple[nn.Module, list[Separated]]:
+    """Each layer with all the terms that a kernel can have: dearer, so that no plan may do it."""
+    changed = copy.deepcopy(prepared.model)
+    done = []
     for site in prepared.sites:
         if site.refusal is None:
             rank = site.most("depthwise_first")
-            plan.choices[site.name] = Candidate("depthwise_first", rank, 0, 0.0, 0.0)
-    return plan
+            seen = partial(pairs, changed, prepared.model, site.name, site.calls, batches)
+            done.append(separate(site.conv, rank=rank, inputs=seen if fitted else None))
+            replace(changed, changed.get_submodule(site.name), done[-1].module)
+    return changed, done
 
 
 @pytest.mark.parametrize("fitted", [False, True])
 def test_with_all_terms_the_network_answers_as_before(fitted: bool):
     model = branches()
-    prepared = prepare(
-        model, 12, 3, batches=batches if fitted else None, images=32 * fitted, with_menu=False
-    )
-    changed, done = prepared.operate(full(prepared))
-    assert [one.name for one in done] == ["left", "right", "twice", "later"]
+    changed, done = with_all_terms(prepare(model, 12, 3, with_menu=False), fitted)
+    assert len(done) == 4
     with torch.no_grad():
         torch.testing.assert_close(changed(images(8, 5)), model(images(8, 5)), rtol=0, atol=1e-4)
     for one in done:
         assert one.error < 1e-3
         assert (one.output_error is None) != fitted
+
+
+@pytest.mark.parametrize("rank", [8, 9])
+def test_a_dearer_plan_is_refused_and_nothing_is_changed(looked_at: Prepared, rank: int):
+    """8 terms of 9 + 24 MACs a slice are more than the 216 of a filter of 3 x 3 over 24."""
+    plan = make_plan(looked_at.sites, looked_at.total_macs, {})
+    plan.choices["left"] = Candidate("depthwise_first", 1, 1, 0.0, 0.0)
+    plan.choices["twice"] = Candidate("depthwise_first", rank, 1, 0.0, 0.0)  # 1 is not true
+    message = f"twice would become no cheaper: {72 * 24 * rank * 33:,} .* instead of 373,248"
+    changed = copy.deepcopy(looked_at.model)
+    with pytest.raises(UserError, match=message):
+        exchange(changed, looked_at.model, plan, looked_at.sites, None)
+    assert isinstance(changed.get_submodule("left"), nn.Conv2d)
+    with pytest.raises(UserError, match=message):
+        looked_at.operate(plan)
 
 
 def test_the_network_that_is_looked_at_stays_as_it_was(looked_at: Prepared):
@@ -132,13 +155,14 @@ def test_all_kernels_of_inception_are_exchanged():
     torch.manual_seed(0)
     model = create_model("inception_v3", num_classes=3, width=0.1).eval()
     prepared = prepare(model, model.MINIMUM_SIZE, 3, with_menu=False)
-    changed, done = prepared.operate(full(prepared))
+    changed, done = with_all_terms(prepared, fitted=False)
     kernels = {site.name: site.conv.kernel_size for site in prepared.sites}
-    seen = {kernels[one.name] for one in done}
+    names = [site.name for site in prepared.sites if site.refusal is None]
+    seen = {kernels[name] for name in names}
     assert seen == {(3, 3), (5, 5), (1, 7), (7, 1), (1, 3), (3, 1)}
-    lines = [one for one in done if 1 in kernels[one.name]]
+    lines = [(name, one) for name, one in zip(names, done, strict=True) if 1 in kernels[name]]
     assert len(lines) > 20
-    assert all(one.ranks == max(kernels[one.name]) for one in lines)  # and no more
+    assert all(max(one.ranks) == max(kernels[name]) for name, one in lines)  # and no more
     assert all(one.error < 1e-6 for one in done)
     x = torch.randn(2, 3, model.MINIMUM_SIZE, model.MINIMUM_SIZE)
     with torch.no_grad():
@@ -158,3 +182,103 @@ def test_what_cannot_be_asked():
         prepared.within(0.01)
     assert 0 < prepared.least < 0.5
     assert isinstance(prepared.model, Branches)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("fitted", [False, True])
+def test_networks_of_other_types(dtype: torch.dtype, fitted: bool):
+    model = branches().to(dtype)
+    parts = [part.to(dtype) for part in batches()]
+    prepared = prepare(
+        model, 12, 3, batches=(lambda: parts) if fitted else None, images=32 * fitted
+    )
+    assert prepared.total_macs == count(branches(), 12).total["macs"]
+    changed, done = prepared.operate(prepared.within(0.6))
+    assert done
+    assert {parameter.dtype for parameter in changed.parameters()} == {dtype}
+    with torch.no_grad():
+        assert torch.isfinite(changed(parts[0])).all()
+
+
+@pytest.mark.parametrize("with_menu", [True, False])
+def test_a_dead_layer_is_left_and_the_others_are_exchanged(with_menu: bool):
+    prepared = prepare(HalfDead(), 12, 3, batches=batches, images=32, with_menu=with_menu)
+    reasons = {site.name: site.refusal for site in prepared.sites}
+    assert "the same everywhere" in str(reasons["dead"])
+    plan = prepared.within(0.7) if with_menu else prepared.of_rank(1)
+    changed, done = prepared.operate(plan)
+    assert [one.name for one in done] == ["alive"]
+    assert isinstance(changed.get_submodule("dead"), nn.Conv2d)
+
+
+@pytest.mark.parametrize("with_menu", [True, False])
+def test_a_layer_whose_weights_are_no_numbers_is_named(with_menu: bool):
+    model = branches()
+    with torch.no_grad():
+        model.twice.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(UserError, match="twice: cannot be separated: the weights are not all"):
+        prepare(model, 12, 3, with_menu=with_menu).of_rank(1)
+    x = images(4)
+    with pytest.raises(UserError, match="answers to the photos are not all finite"):
+        prepare(model, 12, 3, batches=lambda: [x], images=4)
+
+
+def test_a_layer_that_cannot_be_fitted_is_named():
+    model = branches()
+    prepared = prepare(model, 12, 3, with_menu=False)
+    plan = prepared.of_rank(1)
+    photos = Photos(lambda: [torch.zeros(4, 3, 12, 12)], 4)
+    model.stem.bias = None
+    with pytest.raises(UserError, match="left: the layer's inputs are constant"):
+        exchange(copy.deepcopy(model), model, plan, prepared.sites, photos)
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_what_a_parametrization_remembers_stays(fitted: bool):
+    """In training, spectral normalisation goes on by a step each time its weight is read."""
+    model = branches()
+    for name in ("left", "twice"):
+        parametrizations.spectral_norm(model.get_submodule(name))
+    model.train()
+    before = copy.deepcopy(model.state_dict())
+    x = images(8, 3)
+    with torch.no_grad():
+        answers = copy.deepcopy(model).eval()(x)
+    prepared = prepare(model, 12, 3, batches=batches if fitted else None, images=32 * fitted)
+    plan = prepared.within(0.6)
+    changed, done = prepared.operate(plan)
+    assert {"left", "twice"} & {one.name for one in done}
+    separability(model.left)
+    separate(model.left, rank=1, inputs=torch.randn(4, 16, 12, 12))
+    after = model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert changed.training
+    full, _ = with_all_terms(prepared, fitted=False)
+    with torch.no_grad():
+        torch.testing.assert_close(full.eval()(x), answers, rtol=0, atol=1e-4)
+
+
+def test_a_wide_layer_too_hears_which_outputs_matter(monkeypatch):
+    """With one depthwise kernel a channel, all outputs share it; one of them alone gets its own."""
+    monkeypatch.setattr("xception.separation.statistics.WIDEST", 10)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1))
+    x = torch.randn(64, 6, 8, 8)
+    prepared = prepare(model, 8, 6, batches=lambda: x.split(16), images=64, with_menu=False)
+    plan = make_plan(
+        prepared.sites,
+        prepared.total_macs,
+        {"1": Candidate("depthwise_first", 1, 64 * 8 * 17, 0.0, 0.0)},
+    )
+    one = torch.full((8,), 1e-3)
+    one[2] = 1.0
+    errors = []
+    for importance in ({}, {"1": one}):
+        photos = Photos(lambda: x.split(16), 64, importance)
+        changed = copy.deepcopy(model)
+        exchange(changed, model, plan, prepared.sites, photos)
+        with torch.no_grad():
+            errors.append((changed(x) - model(x))[:, 2].square().mean())
+    assert errors[1] < 0.01 * errors[0]
+    found = measured(model, prepared.sites, lambda: x.split(8), Choice(), images=64)
+    assert all(math.isfinite(way.harm) for way in found.menu["1"])

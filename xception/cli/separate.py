@@ -14,6 +14,7 @@ from xception.cli.evaluate import fit_classes
 from xception.cli.output import counted, percent, print_json, print_table, say, show
 from xception.cli.separating import Bench, Ways
 from xception.cli.separation_inputs import (
+    all_or_nothing,
     check_layers,
     check_out,
     check_splits,
@@ -155,25 +156,26 @@ def command(
     menu = target.needs_menu or bool(fractions)
     prepared, images = bench.prepare(calibrate, with_menu=menu, say=told)
     result, points = bench.reach(prepared, target, told)
-    out.mkdir(parents=True, exist_ok=True)
     progress = Silent() if quiet else Lines()
     tune = partial(bench.fine_tune, epochs=finetune, folder=out, progress=progress)
-    points += bench.curve(prepared, fractions, tune if finetune and finetune_curve else None, told)
-    final, tuning = tune(result.model) if finetune else (result.model, None)
-    points = bench.with_chosen(points, prepared, result, tuning)
-    report = report_separation(
-        out,
-        bench,
-        prepared,
-        result,
-        final,
-        tuning,
-        points,
-        images=images,
-        target=target,
-        command=shlex.join(["xception", *sys.argv[1:]]),
-    )
-    save_model(out / MODEL_FILE, final, new_card(bench, final, report))
+    each = tune if finetune and finetune_curve else None
+    with all_or_nothing(out):
+        points += bench.curve(prepared, fractions, each, told)
+        final, tuning = tune(result.model) if finetune else (result.model, None)
+        points = bench.with_chosen(points, prepared, result, tuning)
+        report = report_separation(
+            out,
+            bench,
+            prepared,
+            result,
+            final,
+            tuning,
+            points,
+            images=images,
+            target=target,
+            command=shlex.join(["xception", *sys.argv[1:]]),
+        )
+        save_model(out / MODEL_FILE, final, new_card(bench, final, report))
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -40,6 +41,7 @@ BATCH_PIXELS = 1 << 20  # of the images that layers are fitted to at a time
 MOST_BATCH = 64
 BATCHES = 4  # at least, where there are as many images: one of four measures what the others fit
 TRIES = 6  # plans that the search for an accuracy looks at
+ROUNDING = 1e-9  # of differences of accuracies: 0.90 - 0.89 is not 0.01 to a computer
 
 Say = Callable[[str], None]
 
@@ -162,8 +164,22 @@ class Bench:
             keep=self.ways.keep,
             with_menu=with_menu,
             seed=self.seed,
+            sigmoid=self.card.task != "classification",
         )
         return prepared, images
+
+    @cached_property
+    def by_kernels(self) -> Prepared:
+        """The model looked at without photos, for the curve."""
+        return self.prepare(0, with_menu=True, say=lambda text: None)[0]
+
+    def data_free(self, fraction: float) -> float | None:
+        """The score at a share of the MACs by the kernels alone; None if so few cannot be had."""
+        known = self.by_kernels
+        if fraction < known.least:
+            return None
+        free = self.operate(known, known.within(fraction), say=lambda text: None)
+        return self.score(free.model, "validation")
 
     def operate(self, prepared: Prepared, plan: Plan, *, say: Say) -> Result:
         """The network of a plan, as a model that can be saved."""
@@ -203,7 +219,7 @@ class Bench:
                 f"instead of {100 * before:.2f} % of the validation photos"
             )
             tried.append(point(prepared, result.plan, **{way(prepared): score}))
-            if before - score <= max_drop:
+            if before - score <= max_drop + ROUNDING:
                 best, high = result, fraction
             else:
                 low = fraction
@@ -253,13 +269,11 @@ class Bench:
         points: list[Point] = []
         if not fractions:
             return points
-        by_kernels, _ = self.prepare(0, with_menu=True, say=say)
         for fraction in fractions:
             if fraction < prepared.least:
                 say(f"{100 * fraction:.3g} % of the MACs cannot be had")
                 continue
-            free = self.operate(by_kernels, by_kernels.within(fraction), say=lambda text: None)
-            known: dict[str, float | None] = {"data_free": self.score(free.model, "validation")}
+            known: dict[str, float | None] = {"data_free": self.data_free(fraction)}
             plan = prepared.within(fraction)
             if prepared.photos is not None:
                 aware = self.operate(prepared, plan, say=lambda text: None)
@@ -280,7 +294,10 @@ class Bench:
         """The points with that of the network that was made, where there are validation photos."""
         if not self.photos.of("validation"):
             return list(points)
-        own: dict[str, float | None] = {way(prepared): self.score(result.model, "validation")}
+        own: dict[str, float | None] = {}
+        if prepared.photos is not None:
+            own["data_free"] = self.data_free(result.plan.macs / prepared.total_macs)
+        own[way(prepared)] = self.score(result.model, "validation")
         if tuning is not None:
             own["fine_tuned"] = tuning.score_after
         others = [one for one in points if one.macs != result.plan.macs]

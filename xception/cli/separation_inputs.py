@@ -1,6 +1,7 @@
 """What a separation is given: a trained network, its photos, a place for the result."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
@@ -10,7 +11,7 @@ from xception.cli.separating import Bench
 from xception.cli.separation_target import Target
 from xception.data.folders import PhotoSet
 from xception.data.scan import scan
-from xception.deploy.runtime import find_model
+from xception.deploy.runtime import MODEL_FILE, find_model
 from xception.errors import UserError
 from xception.models.building import closest
 from xception.models.classifier import Classifier, as_classifier
@@ -19,6 +20,7 @@ from xception.weights.convert import load_any
 from xception.weights.timm_files import read_timm
 
 TIMM = "timm:"
+WRITTEN = ("metrics.csv", "separation.json", "report.html", MODEL_FILE)
 
 
 def check_out(out: Path, photos: Path) -> None:
@@ -27,6 +29,21 @@ def check_out(out: Path, photos: Path) -> None:
         raise UserError(f"--out {out}: the folder is not empty; name a new one")
     if photos.is_dir() and out.resolve().is_relative_to(photos.resolve()):
         raise UserError(f"--out {out}: lies within the photos; name a folder elsewhere")
+
+
+@contextmanager
+def all_or_nothing(out: Path) -> Iterator[None]:
+    """Make a folder, and take away what was written into it if the work does not end.
+
+    So that the same command can be given again.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for name in WRITTEN:
+            (out / name).unlink(missing_ok=True)
+        raise
 
 
 def find_trained(name: str, weights: Path | None, size: int | None, photos: PhotoSet) -> Classifier:

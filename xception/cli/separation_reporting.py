@@ -58,11 +58,12 @@ def report_separation(
     """
     before, after = (copy.deepcopy(one).eval() for one in (bench.model, final))
     for network in (before, after):
+        network.to(bench.device)
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     size, channels = bench.card.preprocess.size, bench.card.preprocess.channels
     generator = torch.Generator().manual_seed(bench.seed)
     image = torch.randn(1, channels, size, size, generator=generator)
-    image = image.to(memory_format=torch.channels_last)
+    image = image.to(bench.device, memory_format=torch.channels_last)
     changed = {one.name for one in result.done}
     exchanged = [site for site in prepared.sites if site.name in changed]
     layers_ms = compare_layers(before, after, exchanged, image)

@@ -102,7 +102,7 @@ def count(model: nn.Module, size: int | tuple[int, int], in_channels: int = 3) -
 
 
 def count_call(model: nn.Module, shapes: Sequence[tuple[int, ...]]) -> Cost:
-    """What one call of any network with float32 tensors of these shapes costs.
+    """What one call of any network with tensors of these shapes, of its weights' type, costs.
 
     Where the network cannot run on shapes alone (it looks at values on the way), it runs for real,
     on zeros and the CPU, and the remark says so.
@@ -147,12 +147,18 @@ def trace_call(model: nn.Module, shapes: Sequence[tuple[int, ...]], device: torc
     parameters = {name for name, _ in model.named_parameters()}
     trace = Trace(model, [(name if name in parameters else "", t) for name, t in state.items()])
     with torch.no_grad(), torch.device(device), evaluation(model):
-        inputs = tuple(torch.zeros(shape) for shape in shapes)
+        inputs = tuple(torch.zeros(shape, dtype=float_type(model)) for shape in shapes)
         for image in inputs:
             trace.begin(image)
         with trace.watch(), trace:
             functional_call(model, state, inputs, tie_weights=False)
     return trace
+
+
+def float_type(model: nn.Module) -> torch.dtype:
+    """The type of the first weights that are no whole numbers; float32 if there are none."""
+    types = (parameter.dtype for parameter in model.parameters())
+    return next((one for one in types if one.is_floating_point), torch.float32)
 
 
 def _named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

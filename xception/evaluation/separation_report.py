@@ -25,7 +25,8 @@ class Layer(Record):
     error: float
     """Of the kernel: relative, in the Frobenius norm."""
     output_error: float | None
-    """Of its output on the photos it was fitted to, over the output's standard deviation."""
+    """Of its output on the photos it was fitted to, over the output's standard deviation: channels
+    weighted by how much they matter to the answers, where that was measured."""
     output_bound: float
     """For any input: the norm of the output's change (the bias apart) by that of the input."""
     macs_before: int

@@ -17,7 +17,11 @@ def inseparable(module: nn.Module) -> str | None:
     kind = type(module).__name__
     if not isinstance(module, nn.Conv2d):
         return f"{kind} is no 2-D convolution"
-    if type(module).forward not in (nn.Conv2d.forward, Conv2d.forward):
+    # As this very module has them: a class, or a single module, may have put its own there.
+    runs = getattr(module.forward, "__func__", None)
+    computes = getattr(module._conv_forward, "__func__", None)
+    plain = runs in (nn.Conv2d.forward, Conv2d.forward) and computes is nn.Conv2d._conv_forward
+    if not plain:
         return f"{kind} computes something of its own"
     return None
 
@@ -59,7 +63,9 @@ def separated_like(
     check_ranks(each, conv.in_channels, conv.out_channels, kernel, conv.groups, order)
     with torch.device("meta"):
         module = _module(conv, order, each, bias)
-    module = module.to_empty(device=conv.weight.device).to(conv.weight.dtype)
+    # Not the weight, which a parametrization may make anew, and move on with, each time it is read.
+    stored = next(conv.parameters())
+    module = module.to_empty(device=stored.device).to(stored.dtype)
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module.train(conv.training)

@@ -11,7 +11,7 @@ from torch import nn
 from xception.errors import UserError
 from xception.layers.exchange import inseparable
 from xception.layers.separable import Order
-from xception.separation.spectrum import Spectrum, slices_of
+from xception.separation.spectrum import Spectrum, slices_of, weight_of
 from xception.separation.statistics import PatchStatistics
 
 
@@ -45,8 +45,11 @@ def separability(conv: nn.Conv2d, statistics: PatchStatistics | None = None) -> 
 
     Raises:
         UserError: no convolution that can be taken apart, or its weights are not finite.
+        ValueError: the statistics are of another layer.
     """
     check(conv)
+    if statistics is not None:
+        statistics.check(conv)
     first = spectrum_of(conv, "depthwise_first", statistics)
     return Separability(first, spectrum_of(conv, "pointwise_first", statistics))
 
@@ -57,7 +60,7 @@ def spectrum_of(
     """The same in one order, of a convolution that is known to be one."""
     if statistics is not None:
         return Spectrum(conv, order, statistics.singular_values(order), whitened=True)
-    values = torch.linalg.svdvals(slices_of(conv.weight, conv.groups, order))
+    values = torch.linalg.svdvals(slices_of(weight_of(conv), conv.groups, order))
     return Spectrum(conv, order, values, whitened=False)
 
 
@@ -66,5 +69,5 @@ def check(conv: nn.Conv2d) -> None:
     reason = inseparable(conv)
     if reason is not None:
         raise UserError(f"cannot be separated: {reason}")
-    if not torch.isfinite(conv.weight).all():
+    if not torch.isfinite(weight_of(conv)).all():
         raise UserError("cannot be separated: the weights are not all finite numbers")

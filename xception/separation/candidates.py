@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from xception.layers.separable import Order
 from xception.separation.algebra import Separability, separability
-from xception.separation.sites import ORDERS, Site
+from xception.separation.sites import ORDERS, Site, naming
 
 Ranks = int | tuple[int, ...]
 """One rank for all slices, or one for each."""
@@ -64,25 +64,45 @@ def ways(site: Site, known: Separability, choice: Choice) -> list[Candidate]:
 
 def data_free(sites: Sequence[Site], choice: Choice) -> Menu:
     """The menu without any photo."""
-    return {site.name: ways(site, separability(site.conv), choice) for site in operable(sites)}
+    menu: Menu = {}
+    for site in operable(sites):
+        with naming(site):
+            menu[site.name] = ways(site, separability(site.conv), choice)
+    return menu
 
 
-def equal_ranks(site: Site) -> list[Candidate]:
-    """Every order and common rank that is cheaper than the layer, by its kernel."""
-    return data_free([site], Choice(equal=True)).get(site.name, [])
+def of_one_rank(site: Site, rank: int, orders: Sequence[Order] = ORDERS) -> list[Candidate]:
+    """This rank in each order, where it is cheaper than the layer; all terms if there are fewer."""
+    found = []
+    for operable_site in operable([site]):
+        with naming(site):
+            known = separability(operable_site.conv)
+        for order in orders:
+            own = min(rank, site.most(order))
+            macs, error = site.macs_of(order, own), known.of(order).error(own)
+            if macs < site.macs:
+                found.append(Candidate(order, own, macs, error, error**2))
+    return found
 
 
-def keeping_energy(site: Site, energy: float) -> list[Candidate]:
+def keeping_energy(site: Site, energy: float, choice: Choice) -> list[Candidate]:
     """For each order the fewest terms that keep this share of the kernel's squared norm.
 
-    Slices have ranks of their own. An order that is no cheaper than the layer is not among them.
+    Slices have ranks of their own, unless the choice is of equal ones. An order that is no cheaper
+    than the layer is not among them.
     """
     found = []
     for operable_site in operable([site]):
-        known = separability(operable_site.conv)
-        for order in ORDERS:
-            ranks = plain(known.of(order).ranks_for(energy=energy))
-            macs, error = site.macs_of(order, ranks), known.of(order).error(ranks)
+        with naming(site):
+            known = separability(operable_site.conv)
+        for order in choice.orders:
+            spectrum = known.of(order)
+            ranks: Ranks
+            if choice.equal:
+                ranks = spectrum.rank_for(energy=energy)
+            else:
+                ranks = plain(spectrum.ranks_for(energy=energy))
+            macs, error = site.macs_of(order, ranks), spectrum.error(ranks)
             if macs < site.macs:
                 found.append(Candidate(order, ranks, macs, error, error**2))
     return found

@@ -23,6 +23,7 @@ from xception.separation.spectrum import (
     rebuild,
     slices_of,
     truncate,
+    weight_of,
 )
 from xception.separation.statistics import PatchStatistics, Replay
 from xception.separation.windows import gain, regular_macs, separated_macs
@@ -85,7 +86,8 @@ def separate(
         inputs: what the layer sees, and what it should answer: its inputs (the answers are then the
             layer's own), statistics of a pass over data, or a function that runs through both from
             the start each time it is called. Layers with more than `statistics.WIDEST` taps need
-            the last for `order` depthwise_first: they take two passes.
+            the last, or statistics that have it as their `replay`, for `order` depthwise_first:
+            they take two passes.
         equal: the same rank for all slices, where `energy` or `error` asks for ranks.
         sweeps: rounds of refinement with data; 0 is quick.
 
@@ -115,14 +117,13 @@ def _read(
     if inputs is None:
         return None, None
     if isinstance(inputs, PatchStatistics):
-        if inputs.conv.weight.shape != conv.weight.shape:
-            raise ValueError("these statistics are of another layer")
-        return inputs, None
+        inputs.check(conv)
+        return inputs, inputs.replay
     statistics = PatchStatistics(conv)
     if isinstance(inputs, Tensor):
         given = inputs
         statistics.update(given)
-        return statistics, lambda: [(given, conv(given).detach())]
+        return statistics, lambda: [(given, statistics.answers(given))]
     for x, y in inputs():
         statistics.update(x, y)
     return statistics, inputs
@@ -167,7 +168,7 @@ class _Job(NamedTuple):
         factors = truncate(fit.slices, ranks)
         kernels = factors.kernels.unflatten(1, (conv.kernel_size[0], conv.kernel_size[1]))
         fill(module, kernels, factors.mixing, fit.bias)
-        original = slices_of(conv.weight, conv.groups, order)
+        original = slices_of(weight_of(conv), conv.groups, order)
         missing = original - rebuild(factors, ranks)
         norm = float(original.norm())
         joint = self.statistics is not None and self.statistics.joint
@@ -189,7 +190,7 @@ class _Job(NamedTuple):
         conv, statistics = self.conv, self.statistics
         if statistics is None:
             bias = None if conv.bias is None else conv.bias.detach()
-            return _Fit(slices_of(conv.weight, conv.groups, self.order), bias, None)
+            return _Fit(slices_of(weight_of(conv), conv.groups, self.order), bias, None)
         first = self.order == "depthwise_first"
         if first and not statistics.joint:
             if self.replay is None:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from xception.separation.spectrum import Factors, rebuild, slices_of
+from xception.separation.spectrum import Factors, rebuild, slices_of, weight_of
 from xception.separation.statistics import PatchStatistics, Replay
 
 
@@ -43,7 +43,7 @@ def fit_wide(statistics: PatchStatistics, ranks: Sequence[int], replay: Replay) 
     # The same ridge as everywhere: noise in each tap, which the original answers.
     same = owner.view(groups, terms, 1) == owner.view(groups, 1, terms)
     noisy = moments.noise * same * (split[0] @ split[0].mT)
-    own = slices_of(statistics.conv.weight, groups, "depthwise_first")[owner]  # t n k
+    own = slices_of(weight_of(statistics.conv), groups, "depthwise_first")[owner]  # t n k
     answered = torch.einsum("tnk,tk->tn", own, kernels).unflatten(0, (groups, terms)).mT
     factor = torch.linalg.cholesky(gram + noisy)
     wanted = cross + moments.noise * answered

@@ -6,7 +6,7 @@ derivative of the answers by the layer's output, an error δ of that output chan
 squared length is the mean of (gᵀδ)² over random directions v of the answers, with g = Jᵀv (the
 estimator of Hutchinson 1989, doi:10.1080/03610918908812806). So one pass forward and a few backward
 serve every way to write every layer. The mean over the classes, which a softmax does not see, is
-taken off the answers first.
+taken off the answers first; a sigmoid sees it, so that there it stays.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from xception.cost.count import evaluation
+from xception.errors import UserError
 from xception.separation.watch import Batches
 
 LEAST_IMPORTANCE = 1e-3  # of the mean: no channel is given up altogether
@@ -28,7 +29,12 @@ Gradients = list[list[list[Tensor]]]
 
 
 def importances(
-    model: nn.Module, convolutions: Sequence[nn.Module], batches: Batches, draws: int, seed: int
+    model: nn.Module,
+    convolutions: Sequence[nn.Module],
+    batches: Batches,
+    draws: int,
+    seed: int,
+    sigmoid: bool = False,
 ) -> list[Tensor]:
     """How much an error in each output channel of each convolution matters, 1 on the average.
 
@@ -40,13 +46,18 @@ def importances(
         batches: of images.
         draws: random directions per image.
         seed: of these directions.
+        sigmoid: whether each answer counts for itself, and not beside the other classes only.
+
+    Raises:
+        ValueError: the network answers otherwise.
+        UserError: its answers are not all finite numbers.
     """
     sums: list[Tensor | None] = [None for _ in convolutions]
     generator = torch.Generator().manual_seed(seed)
     with evaluation(model):
         for images in batches():
             answers, seen = _forward(model, convolutions, images)
-            for drawn in _gradients(answers, seen, draws, generator):
+            for drawn in _gradients(answers, seen, draws, generator, sigmoid):
                 for place, own in enumerate(drawn):
                     for gradient in own:
                         square = gradient.double().square().sum((0, 2, 3))
@@ -68,6 +79,7 @@ def harms(
     batches: Batches,
     draws: int,
     seed: int,
+    sigmoid: bool = False,
 ) -> list[list[float]]:
     """For each convolution, and each module that could take its place: the harm.
 
@@ -78,6 +90,11 @@ def harms(
         batches: of images.
         draws: random directions per image.
         seed: of these directions.
+        sigmoid: whether each answer counts for itself, and not beside the other classes only.
+
+    Raises:
+        ValueError: the network answers otherwise.
+        UserError: its answers are not all finite numbers.
     """
     sums = [[0.0] * len(own) for own in modules]
     answered = 0.0
@@ -85,13 +102,13 @@ def harms(
     with evaluation(model):
         for images in batches():
             answers, seen = _forward(model, convolutions, images)
-            answered += float(_centred(answers.detach()).double().square().sum())
-            gradients = _gradients(answers, seen, draws, generator)
+            answered += float(_counted(answers.detach(), sigmoid).double().square().sum())
+            gradients = _gradients(answers, seen, draws, generator, sigmoid)
             del answers  # and with it all that the network remembers of these images
             for place, calls in enumerate(seen):
                 own = [drawn[place] for drawn in gradients]
                 for one, module in enumerate(modules[place]):
-                    sums[place][one] += _harm(module, calls, own)
+                    sums[place][one] += _harm(module, calls, own, len(images))
     return [[one / max(answered, 1e-30) for one in own] for own in sums]
 
 
@@ -111,11 +128,13 @@ def _forward(
         answers = model(images.detach().clone().requires_grad_())
     if not isinstance(answers, Tensor):
         raise ValueError(f"the network must answer with one tensor, not {type(answers).__name__}")
+    if not torch.isfinite(answers).all():
+        raise UserError("the network's answers to the photos are not all finite numbers")
     return answers, seen
 
 
 def _gradients(
-    answers: Tensor, seen: Sequence[Calls], draws: int, generator: torch.Generator
+    answers: Tensor, seen: Sequence[Calls], draws: int, generator: torch.Generator, sigmoid: bool
 ) -> Gradients:
     """The derivatives of random sums of the answers by the outputs.
 
@@ -124,7 +143,8 @@ def _gradients(
     outputs = [y for calls in seen for _, y in calls]
     drawn = []
     for draw in range(draws):
-        direction = _centred(torch.randn(answers.shape, generator=generator).to(answers))
+        drawn_now = torch.randn(answers.shape, generator=generator).to(answers)
+        direction = _counted(drawn_now, sigmoid)
         again = draw + 1 < draws
         # Of a sum, and not of the answers in a direction: for that torch would load its compiler's
         # algebra, which takes seconds. Of a layer that leads nowhere there are zeros.
@@ -140,16 +160,28 @@ def _gradients(
 
 
 @torch.no_grad()
-def _harm(module: nn.Module, calls: Calls, gradients: Sequence[Sequence[Tensor]]) -> float:
-    """Sum over images, and mean over directions, of the squared change of the answers."""
+def _harm(
+    module: nn.Module, calls: Calls, gradients: Sequence[Sequence[Tensor]], images: int
+) -> float:
+    """Sum over images, and mean over directions, of the squared change of the answers.
+
+    Where the network makes a batch of parts of images, whose they are is not known. The square of
+    the sum over all images has the same mean, as their directions have nothing to do with each
+    other; it only scatters more.
+    """
     errors = [module(x) - y for x, y in calls]
+    whole = all(len(error) == images for error in errors)
     total = 0.0
     for own in gradients:
         parts = [(g * e).flatten(1).sum(1) for g, e in zip(own, errors, strict=True)]
+        if not whole:
+            parts = [part.sum(0, keepdim=True) for part in parts]
         total += float(torch.stack(parts).sum(0).double().square().sum())
     return total / len(gradients)
 
 
-def _centred(answers: Tensor) -> Tensor:
-    """The answers less their mean over the classes, which a softmax does not see."""
-    return answers - answers.mean(1, keepdim=True) if answers.ndim > 1 else answers
+def _counted(answers: Tensor, sigmoid: bool) -> Tensor:
+    """Less the mean over the classes, which a softmax does not see. It never has a single one."""
+    if sigmoid or answers.ndim < 2 or answers.shape[1] == 1:
+        return answers
+    return answers - answers.mean(1, keepdim=True)

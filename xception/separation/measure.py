@@ -14,11 +14,12 @@ from itertools import islice
 import numpy as np
 from torch import Tensor, nn
 
+from xception.layers.separable import Order
 from xception.separation.algebra import separability
 from xception.separation.candidates import Candidate, Choice, Menu, operable, ways
 from xception.separation.fit import separate
 from xception.separation.harm import harms, importances
-from xception.separation.sites import Site
+from xception.separation.sites import Site, naming
 from xception.separation.statistics import PatchStatistics
 from xception.separation.watch import Batches, pairs, watch_all
 
@@ -27,6 +28,7 @@ JUDGE_EVERY = 4  # of so many batches one measures harm, and the others fit
 DRAWS = 4  # random directions per image
 SAMPLES = 32  # patches for each weight of a filter that a fit looks at, where there are so many
 PROBES = 5  # ways of each order that are fitted and judged
+PROBED = 8  # terms per slice, at most, of these: to fit more, as large windows allow, takes long
 LEAST_ERROR = 1e-9  # what is below is taken for exact
 
 
@@ -48,6 +50,7 @@ def measured(
     images: int,
     draws: int = DRAWS,
     seed: int = 0,
+    sigmoid: bool = False,
 ) -> Measured:
     """The menu of a network, by what each way would do to its answers.
 
@@ -61,27 +64,29 @@ def measured(
         images: in all batches together.
         draws: random directions per image.
         seed: of these directions, and of the patches that are looked at.
+        sigmoid: whether each answer counts for itself, and not beside the other classes only.
     """
     menu: Menu = {}
     importance: dict[str, Tensor] = {}
-    fitting, judging = (partial(_part, batches, end) for end in (False, True))
+    fitting, judging = (partial(part, batches, end) for end in (False, True))
     for group in groups(operable(sites)):
         convolutions = [site.conv for site in group]
-        weights = importances(model, convolutions, judging, draws, seed)
+        weights = importances(model, convolutions, judging, draws, seed, sigmoid)
         statistics = [
             PatchStatistics(
                 site.conv, places=enough_places(site, images), seed=seed, importance=weight
             )
             for site, weight in zip(group, weights, strict=True)
         ]
-        watch_all(model, convolutions, fitting, _teller(statistics))
+        watch_all(model, convolutions, fitting, _teller(group, statistics))
         probed, offered = [], []
         for site, known in zip(group, statistics, strict=True):
-            offered.append(ways(site, separability(site.conv, known), choice))
-            probed.append(_probe(model, site, known, fitting, offered[-1]))
+            with naming(site):
+                offered.append(ways(site, separability(site.conv, known), choice))
+                probed.append(_probe(model, site, known, fitting, offered[-1]))
         statistics.clear()
         modules = [[module for _, module in own] for own in probed]
-        found = harms(model, convolutions, modules, judging, draws, seed + 1)
+        found = harms(model, convolutions, modules, judging, draws, seed + 1, sigmoid)
         for site, own, all_ways, hurt in zip(group, probed, offered, found, strict=True):
             judged = [one._replace(harm=harm) for (one, _), harm in zip(own, hurt, strict=True)]
             menu[site.name] = [spread(one, judged) for one in all_ways]
@@ -129,28 +134,34 @@ def _probe(
     fitting: Batches,
     offered: Sequence[Candidate],
 ) -> list[tuple[Candidate, nn.Module]]:
-    """Some of the ways of each order, from the cheapest to the dearest, fitted quickly."""
-    inputs = known if known.joint else partial(pairs, model, model, site.name, site.calls, fitting)
+    """Some of the ways of each order, from the cheapest to the dearest one, fitted quickly."""
+    known.replay = partial(pairs, model, model, site.name, site.calls, fitting)
     chosen = []
-    for order in dict.fromkeys(one.order for one in offered):
-        own = sorted((one for one in offered if one.order == order), key=lambda one: one.macs)
+    orders: dict[Order, None] = dict.fromkeys(one.order for one in offered)
+    for order in orders:
+        most = site.macs_of(order, PROBED)
+        own = [one for one in offered if one.order == order and one.macs <= most]
+        own.sort(key=lambda one: one.macs)
         places = np.linspace(0, len(own) - 1, min(PROBES, len(own))).round().astype(int)
         chosen += [own[place] for place in places]
     return [
-        (one, separate(site.conv, rank=one.ranks, order=one.order, inputs=inputs, sweeps=0).module)
+        (one, separate(site.conv, rank=one.ranks, order=one.order, inputs=known, sweeps=0).module)
         for one in chosen
     ]
 
 
-def _teller(statistics: Sequence[PatchStatistics]) -> Callable[[int, Tensor, Tensor], None]:
+def _teller(
+    sites: Sequence[Site], statistics: Sequence[PatchStatistics]
+) -> Callable[[int, Tensor, Tensor], None]:
     def tell(place: int, x: Tensor, y: Tensor) -> None:
-        statistics[place].update(x, y)
+        with naming(sites[place]):
+            statistics[place].update(x, y)
 
     return tell
 
 
-def _part(batches: Batches, judging: bool) -> Iterable[Tensor]:
-    """The batches that measure harm, or those that are fitted to."""
+def part(batches: Batches, judging: bool) -> Iterable[Tensor]:
+    """The batches that measure harm, or those that are fitted to; the same if there are few."""
     several = sum(1 for _ in islice(batches(), JUDGE_EVERY)) == JUDGE_EVERY
     for place, images in enumerate(batches()):
         if not several or (place % JUDGE_EVERY == JUDGE_EVERY - 1) == judging:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from xception.errors import UserError
-from xception.separation.candidates import Candidate, Menu, equal_ranks, keeping_energy
-from xception.separation.sites import Site
+from xception.layers.separable import Order
+from xception.separation.candidates import Candidate, Choice, Menu, keeping_energy, of_one_rank
+from xception.separation.sites import ORDERS, Site
 
 STEPS = 20_000  # in which the MACs that may be spent are counted
+EVERY = Choice()
 
 
 @dataclass(frozen=True)
@@ -92,21 +94,25 @@ def within_macs(sites: Sequence[Site], menu: Menu, total_macs: int, budget: int)
     return make_plan(sites, total_macs, choices)
 
 
-def of_rank(sites: Sequence[Site], total_macs: int, rank: int) -> Plan:
+def of_rank(
+    sites: Sequence[Site], total_macs: int, rank: int, orders: Sequence[Order] = ORDERS
+) -> Plan:
     """One rank for all slices of all layers, where it is cheaper, in the order of less error."""
     choices = {}
     for site in sites:
-        own = [one for one in equal_ranks(site) if one.ranks == min(rank, site.most(one.order))]
+        own = of_one_rank(site, rank, orders)
         if own:
             choices[site.name] = min(own, key=lambda one: (one.error, one.macs))
     return make_plan(sites, total_macs, choices)
 
 
-def of_energy(sites: Sequence[Site], total_macs: int, energy: float) -> Plan:
+def of_energy(
+    sites: Sequence[Site], total_macs: int, energy: float, choice: Choice = EVERY
+) -> Plan:
     """For each layer the fewest MACs that keep this share of its kernel's squared norm."""
     choices = {}
     for site in sites:
-        own = keeping_energy(site, energy)
+        own = keeping_energy(site, energy, choice)
         if own:
             choices[site.name] = min(own, key=lambda one: one.macs)
     return make_plan(sites, total_macs, choices)

@@ -4,7 +4,8 @@ They are found by the type of the module and seen running, so that residual and 
 and modules that run more than once, need nothing of their own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,14 +13,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xception.cost.count import evaluation
+from xception.errors import UserError
 from xception.layers.regular import refusal
 from xception.layers.separable import Order
+from xception.separation.watch import Batches, watch_all
+from xception.separation.windows import regular_macs
 
 ORDERS: tuple[Order, ...] = ("depthwise_first", "pointwise_first")
-AVERAGES = (0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8)
+AVERAGES = (
+    *(0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8),
+    *(round(8 * 1.2**step) for step in range(1, 16)),  # up to 123, for windows above 3x3
+)
 """Terms per slice of the ways to write a layer that are tried."""
-IMAGE_CHANNELS = 4
-"""A convolution of no more input channels sees the image itself. It is left as it is: there is
+FEW_CHANNELS = 4
+"""A convolution of no more input channels, as that which sees the image, is left as it is: there is
 little in it to save, and a depthwise convolution of three channels is slow everywhere."""
 
 
@@ -33,16 +40,16 @@ class Site:
     calls: int
     """How often it runs for one image."""
     inputs: int
-    """Pixels of all its inputs for one image."""
+    """Pixels of all its inputs for one image, crops of which the network may make a batch."""
     outputs: int
-    """Places of all its outputs for one image."""
+    """Places of all its outputs for one image, the same."""
     refusal: str | None
     """Why it is left as it is."""
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates for one image."""
-        return self.outputs * self.conv.weight.numel()
+        return self.outputs * regular_macs(self.conv)
 
     @property
     def taps(self) -> int:
@@ -103,6 +110,15 @@ class Site:
         return any(self.macs_of(order, 1) < self.macs for order in ORDERS)
 
 
+@contextmanager
+def naming(site: Site) -> Iterator[None]:
+    """Meanwhile, what cannot be done with a layer is said with its name."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{site.name}: {error}") from error
+
+
 def find_sites(
     model: nn.Module, image: Float[Tensor, "b c h w"], *, keep: Sequence[str] = ()
 ) -> list[Site]:
@@ -116,6 +132,7 @@ def find_sites(
     Raises:
         ValueError: a path of `keep` is no convolution.
     """
+    convolutions: dict[nn.Module, str]
     convolutions = {m: name for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
     unknown = set(keep) - set(convolutions.values())
     if unknown:
@@ -123,10 +140,16 @@ def find_sites(
     reasons = {conv: refusal(conv) for conv in convolutions}  # before hooks of ours stand there
     calls: dict[nn.Module, list[tuple[int, int]]] = {}
 
-    def note(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-        calls.setdefault(module, []).append((_places(args[0]), _places(out)))
+    def note(
+        module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor], out: Tensor
+    ) -> None:
+        if named:
+            by_name = "its input is given by name, which another module need not know"
+            reasons[module] = reasons[module] or by_name
+        (x,) = (*args, *named.values())
+        calls.setdefault(module, []).append((_places(x), _places(out)))
 
-    handles = [conv.register_forward_hook(note) for conv in convolutions]
+    handles = [conv.register_forward_hook(note, with_kwargs=True) for conv in convolutions]
     try:
         with torch.no_grad(), evaluation(model):
             model(image[:1])
@@ -155,13 +178,49 @@ def _left(site: Site, keep: Sequence[str]) -> str | None:
         return site.refusal
     if not site.calls:
         return "it does not run"
-    if site.conv.in_channels <= IMAGE_CHANNELS:
-        return f"it sees the image itself, of {site.conv.in_channels} channels"
+    if site.conv.in_channels <= FEW_CHANNELS:
+        return f"it sees only {site.conv.in_channels} channels, in which there is little to save"
     if site.name in keep:
         return "it was to be left"
     return None if site.pays else "no rank makes it cheaper"
 
 
 def _places(maps: Tensor) -> int:
-    height, width = maps.shape[-2:]
-    return height * width
+    """Of one image, also where the network makes a batch of parts of it."""
+    return maps.numel() // maps.shape[-3]
+
+
+def leave_constant(model: nn.Module, sites: Sequence[Site], batches: Batches) -> list[Site]:
+    """The sites, of which those are left that are given one and the same value everywhere.
+
+    Behind a ReLU that lets nothing through a layer cannot be fitted, and photos say nothing of what
+    it would do. A channel is compared with its first value; what is told apart is not looked at
+    again, so that as a rule one batch is enough.
+
+    Args:
+        model: the network.
+        sites: of it.
+        batches: of the images that layers are to be fitted to.
+    """
+    operable = [site for site in sites if site.refusal is None]
+    unsettled = {site.name for site in operable}
+    first: dict[str, Tensor] = {}
+
+    def needed() -> Iterator[Tensor]:
+        for images in batches():
+            if not unsettled:
+                return
+            yield images
+
+    def tell(place: int, x: Tensor, y: Tensor) -> None:
+        name = operable[place].name
+        if (x != first.setdefault(name, x[:1, :, :1, :1].clone())).any():
+            unsettled.discard(name)
+
+    watch_all(model, [site.conv for site in operable], needed, tell)
+    return [
+        replace(site, refusal="its inputs are the same everywhere in the photos")
+        if site.name in unsettled
+        else site
+        for site in sites
+    ]

@@ -16,8 +16,15 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from xception.cost.count import evaluation
 from xception.layers.separable import Order
 from xception.separation.windows import overlap, regular_macs, separated_macs
+
+
+def weight_of(conv: nn.Conv2d) -> Float[Tensor, "n c h w"]:
+    """The weights. Some parametrizations move on when they are read in training: not here."""
+    with evaluation(conv):
+        return conv.weight.detach()
 
 
 def slices_of(
@@ -88,7 +95,7 @@ class Spectrum:
 
     @property
     def exact_ranks(self) -> tuple[int, ...]:
-        """The rank of each slice, up to the rounding of the weights' type (as numpy has it)."""
+        """The rank of each slice, up to the rounding of the weights' type."""
         return tuple((self._squares > 0).sum(dim=1).tolist())
 
     @property
@@ -185,11 +192,15 @@ class Spectrum:
     @cached_property
     def _squares(self) -> Tensor:
         """Squares of the singular values; 0 where they are the rounding of the weights."""
+        eps = torch.finfo(weight_of(self.conv).dtype).eps
         taps = math.prod(self.conv.kernel_size)
-        others = self.conv.weight.numel() // (taps * len(self.values))
-        rounding = max(taps, others) * torch.finfo(self.conv.weight.dtype).eps
-        significant = self.values > rounding * self.values[:, :1]
-        return torch.where(significant, self.values.square(), 0.0)
+        others = regular_macs(self.conv) // (taps * len(self.values))
+        rounding = max(taps, others) * eps * self.values[:, :1]
+        if eps > torch.finfo(torch.float32).eps:
+            # Of a coarse type that would be everything. But only the weights are of it, each off by
+            # eps/2 of itself: no singular value by more than all of that together (Weyl 1912).
+            rounding = eps * self.values.norm(dim=1, keepdim=True)
+        return torch.where(self.values > rounding, self.values.square(), 0.0)
 
     @cached_property
     def _by_size(self) -> tuple[Tensor, Tensor]:

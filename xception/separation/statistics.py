@@ -14,15 +14,17 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from xception.cost.count import evaluation
 from xception.errors import UserError
 from xception.layers.separable import Order
-from xception.separation.spectrum import slices_of
+from xception.separation.spectrum import slices_of, weight_of
 from xception.separation.windows import patches
 
 WIDEST = 6144  # taps of all channels up to which their full covariance is kept: 300 MB
 CHUNK = 1 << 22  # values of patches at a time
 STRIPE = 512  # rows of the covariance at a time
 RIDGE = 1e-4
+FORM = ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "padding", "groups")
 
 Replay = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 """Gives the layer's inputs, as they are now, and the original's outputs: the same at each call."""
@@ -60,6 +62,8 @@ class PatchStatistics:
         self.ridge = ridge
         self.samples = 0
         """Places that were added up."""
+        self.replay: Replay | None = None
+        """Runs through the photos once more, if it was set: a wide layer's fit has to."""
         self._places = places
         self._random = torch.Generator().manual_seed(seed)
         groups = conv.groups
@@ -75,8 +79,10 @@ class PatchStatistics:
 
         self._values: dict[Order, Tensor] = {}
 
+        device = weight_of(conv).device
+
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(groups, *shape, dtype=torch.float64, device=conv.weight.device)
+            return torch.zeros(groups, *shape, dtype=torch.float64, device=device)
 
         self._x, self._y = zeros(width), zeros(outputs)
         self._cross, self._squares = zeros(outputs, width), zeros(outputs)
@@ -103,7 +109,7 @@ class PatchStatistics:
             ValueError: the two do not belong together.
             UserError: they are not all finite numbers.
         """
-        y = self.conv(x_new) if y_original is None else y_original
+        y = self.answers(x_new) if y_original is None else y_original
         if not (torch.isfinite(x_new).all() and torch.isfinite(y).all()):
             raise UserError("the layer's inputs or outputs are not all finite numbers")
         if len(x_new) != len(y):
@@ -126,6 +132,17 @@ class PatchStatistics:
                 self._mixed += torch.einsum("pgia,pgja->gij", taps, taps)
         vars(self).pop("moments", None)
         self._values.clear()
+
+    @torch.no_grad()
+    def answers(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n i j"]:
+        """What the layer itself answers, evaluated."""
+        with evaluation(self.conv):
+            return self.conv(x)
+
+    def check(self, conv: nn.Conv2d) -> None:
+        """Raise ValueError where a convolution is not of the same form as the one watched."""
+        if any(getattr(conv, form) != getattr(self.conv, form) for form in FORM):
+            raise ValueError("these statistics are of another layer")
 
     def rows(self, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Patches (p, g, d) and outputs (p, g, n) of a batch, in float64, in parts."""
@@ -179,7 +196,7 @@ class PatchStatistics:
         if not noise > 0:
             raise UserError("the layer's inputs are constant: nothing can be fitted to them")
         diagonal += noise
-        weight = self.conv.weight.detach().to("cpu", torch.float64).flatten(1)
+        weight = weight_of(self.conv).to("cpu", torch.float64).flatten(1)
         cross += noise * weight.unflatten(0, (self.conv.groups, -1))
         return Moments(self, x, y, cross, gram, variance, noise)
 
@@ -217,7 +234,7 @@ class Moments:
     def best(self) -> Float64[Tensor, "g n d"]:
         """The best regular kernel for these inputs; of a wide layer the original's."""
         if not self.statistics.joint:
-            weight = self.statistics.conv.weight.detach().to("cpu", torch.float64)
+            weight = weight_of(self.statistics.conv).to("cpu", torch.float64)
             return weight.flatten(1).unflatten(0, (self.statistics.conv.groups, -1))
         factor = torch.linalg.cholesky(self.gram)
         return torch.cholesky_solve(self.cross.mT, factor).mT
@@ -268,7 +285,7 @@ class Moments:
         """
         if not self.statistics.joint:
             raise ValueError("what the channels of a wide layer have in common is not known")
-        weight = self.statistics.conv.weight.detach().to("cpu", torch.float64).flatten(1)
+        weight = weight_of(self.statistics.conv).to("cpu", torch.float64).flatten(1)
         cross = self.cross - self.noise * weight.unflatten(0, kernel.shape[:2])
         squared = (kernel @ self.gram * kernel).sum(2) - self.noise * kernel.square().sum(2)
         each = self.variance - 2 * (kernel * cross).sum(2) + squared

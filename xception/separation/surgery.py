@@ -13,17 +13,21 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from xception.cost.count import count
+from xception.cost.count import count, float_type
+from xception.errors import UserError
 from xception.layers.regular import replace
 from xception.layers.separable import Order
 from xception.separation.ahead import Ahead
 from xception.separation.candidates import Choice, Menu, Ranks, data_free, plain
 from xception.separation.fit import separate
-from xception.separation.measure import Measured, enough_places, measured
-from xception.separation.plan import Plan, least_macs, of_energy, of_rank, within_macs
-from xception.separation.sites import ORDERS, Site, find_sites
+from xception.separation.measure import Measured, enough_places, measured, part
+from xception.separation.plan import EVERY, Plan, least_macs, of_energy, of_rank, within_macs
+from xception.separation.sites import ORDERS, Site, find_sites, leave_constant, naming
+from xception.separation.spectrum import each_rank
 from xception.separation.statistics import PatchStatistics, Replay
 from xception.separation.watch import Batches
+
+ROUNDING = 1e-3  # of one multiply-accumulate
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,9 @@ class Exchanged:
     error: float
     """Of the kernel: relative, in the Frobenius norm."""
     output_error: float | None
-    """Of the layer's output on the images it was fitted to: relative to its standard deviation.
-    None without images."""
+    """Of the layer's output on the images it was fitted to: relative to its standard deviation,
+    both weighted by importance. None without images, and where a layer that is very wide has the
+    pointwise convolution first."""
     output_bound: float
     """What the exchange of the kernel changes in the layer's output never has more than this times
     the norm of its padded input, whatever that is; the bias apart."""
@@ -75,8 +80,13 @@ def exchange(
         sites: of the network.
         photos: what layers are fitted to; None takes the best approximation of the kernels.
         told: is given each layer when it is done.
+
+    Raises:
+        UserError: a layer would cost as much as it does, or more, and so nothing is changed; or one
+            cannot be fitted to these photos.
     """
     planned = [site for site in sites if site.name in plan.choices]
+    _check_cheaper(planned, plan)
     ahead = None
     if photos is not None:
         ahead = Ahead(original, planned, photos.batches, photos.count)
@@ -86,9 +96,10 @@ def exchange(
         conv = model.get_submodule(site.name)
         assert isinstance(conv, nn.Conv2d)
         inputs = None
-        if photos is not None and ahead is not None:
-            inputs = _seen(site, photos, partial(ahead.pairs, model, site))
-        fitted = separate(conv, rank=choice.ranks, order=choice.order, inputs=inputs)
+        with naming(site):
+            if photos is not None and ahead is not None:
+                inputs = _seen(site, photos, partial(ahead.pairs, model, site))
+            fitted = separate(conv, rank=choice.ranks, order=choice.order, inputs=inputs)
         replace(model, conv, fitted.module)
         done.append(
             Exchanged(
@@ -107,17 +118,29 @@ def exchange(
     return done
 
 
-def _seen(site: Site, photos: Photos, replay: Replay) -> PatchStatistics | Replay:
-    """What a layer is given and should give; for a very wide layer a way to see it again."""
+def _check_cheaper(planned: Sequence[Site], plan: Plan) -> None:
+    """Refuse a plan that makes a layer no cheaper, whatever it says of itself."""
+    for site in planned:
+        choice = plan.choices[site.name]
+        ranks = each_rank(site.conv, choice.order, choice.ranks)
+        macs = site.macs_of(choice.order, ranks)
+        if macs >= site.macs:
+            raise UserError(
+                f"{site.name} would become no cheaper: {macs:,} multiply-accumulates with these "
+                f"ranks instead of {site.macs:,}; leave it out of the plan"
+            )
+
+
+def _seen(site: Site, photos: Photos, replay: Replay) -> PatchStatistics:
+    """What a layer is given and should give, with a way to see it again if it is very wide."""
     statistics = PatchStatistics(
         site.conv,
         places=enough_places(site, photos.count),
         importance=photos.importance.get(site.name),
     )
-    if not statistics.joint:
-        return replay
     for x, y in replay():
         statistics.update(x, y)
+    statistics.replay = replay
     return statistics
 
 
@@ -136,6 +159,8 @@ class Prepared:
     """The ways to write each layer; empty where no plan needs them."""
     photos: Photos | None
     """What layers are fitted to."""
+    choice: Choice = EVERY
+    """The ways that come into question."""
 
     @property
     def least(self) -> float:
@@ -148,15 +173,17 @@ class Prepared:
         Raises:
             UserError: so few cannot be had.
         """
-        return within_macs(self.sites, self.menu, self.total_macs, int(fraction * self.total_macs))
+        # A whole number divided and multiplied again may fall short of itself by a little.
+        budget = int(fraction * self.total_macs + ROUNDING)
+        return within_macs(self.sites, self.menu, self.total_macs, budget)
 
     def of_rank(self, rank: int) -> Plan:
         """One rank everywhere, where it pays."""
-        return of_rank(self.sites, self.total_macs, rank)
+        return of_rank(self.sites, self.total_macs, rank, self.choice.orders)
 
     def of_energy(self, energy: float) -> Plan:
         """At least this share of the squared norm of every kernel, where that pays."""
-        return of_energy(self.sites, self.total_macs, energy)
+        return of_energy(self.sites, self.total_macs, energy, self.choice)
 
     def operate(
         self,
@@ -169,6 +196,10 @@ class Prepared:
         Args:
             plan: one of this network.
             told: is given each layer when it is done.
+
+        Raises:
+            UserError: a layer would cost as much as it does, or more; or one cannot be fitted to
+                these photos.
         """
         changed = copy.deepcopy(self.model)
         return changed, exchange(changed, self.model, plan, self.sites, self.photos, told)
@@ -186,36 +217,44 @@ def prepare(
     keep: Sequence[str] = (),
     with_menu: bool = True,
     seed: int = 0,
+    sigmoid: bool = False,
 ) -> Prepared:
     """Look at a network: its convolutions, and what it would do to exchange each.
 
     Args:
-        model: any network that takes one tensor `b channels height width` and gives one tensor. It
-            comes back as it was.
+        model: any network that takes one tensor `b channels height width` and gives one tensor,
+            batch first. It comes back as it was.
         size: of the images, in pixels: the side, or height and width.
         channels: of the images.
-        batches: of images to measure and fit on, the same each time; None goes by the kernels.
+        batches: of images to measure and fit on, the same each time, as the network takes them;
+            None goes by the kernels.
         images: how many there are in all batches together.
         orders: those that come into question.
         equal: one rank for all slices of a layer.
         keep: paths of layers to leave as they are.
         with_menu: whether plans by MACs are wanted, for which all ways are tried.
         seed: of all that is drawn at random.
+        sigmoid: whether each answer counts for itself (several labels an image), and not only
+            beside the other classes, as with a softmax. A single answer always does.
 
     Raises:
         ValueError: a path of `keep` is no convolution; batches without a number of images.
+        UserError: weights, what a layer is given, or the answers are not all finite numbers.
     """
     if (batches is None) != (images == 0):
         raise ValueError("batches of images, and how many images: give both or neither")
     height, width = (size, size) if isinstance(size, int) else size
     device = next(model.parameters()).device
-    sites = find_sites(model, torch.zeros(1, channels, height, width, device=device), keep=keep)
+    image = torch.zeros(1, channels, height, width, device=device, dtype=float_type(model))
+    sites = find_sites(model, image, keep=keep)
+    if batches is not None:
+        sites = leave_constant(model, sites, partial(part, batches, judging=False))
     total = count(model, (height, width), channels).total["macs"]
     choice = Choice(orders, equal)
     found = Measured({}, {})
     if with_menu and batches is None:
         found = Measured(data_free(sites, choice), {})
     elif with_menu and batches is not None:
-        found = measured(model, sites, batches, choice, images=images, seed=seed)
+        found = measured(model, sites, batches, choice, images=images, seed=seed, sigmoid=sigmoid)
     photos = None if batches is None else Photos(batches, images, found.importance)
-    return Prepared(model, sites, total, found.menu, photos)
+    return Prepared(model, sites, total, found.menu, photos, choice)

@@ -75,7 +75,7 @@ def _largest(matrices: Tensor) -> float:
 
 def regular_macs(conv: nn.Conv2d) -> int:
     """Multiply-accumulates of the convolution for one place of its output."""
-    return conv.weight.numel()
+    return conv.out_channels * (conv.in_channels // conv.groups) * math.prod(conv.kernel_size)
 
 
 def separated_macs(conv: nn.Conv2d, order: Order, terms: int) -> int:
