@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 	$$p -c '$(RECENT)' >/dev/null 2>&1 && echo $$p && break; done)
 BIN := .venv/bin
 # Test processes run side by side; more than one thread in each would only make them wait.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: help setup demo test test-all lint types format lock clean
 .DEFAULT_GOAL := help
