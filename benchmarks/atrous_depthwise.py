@@ -37,7 +37,7 @@ SWEEP = [  # batch, channels, side, rate
     *((4, channels, 32, rate) for channels in (64, 256, 728) for rate in (2, 4, 8)),
     *((1, channels, 16, rate) for channels in (256, 512, 1024) for rate in (2, 6)),
     *((2, 128, side, 2) for side in (8, 16, 24, 32, 48, 64)),
-    *((16, channels, 6, 2) for channels in (64, 128, 256, 384)),
+    *((16, channels, side, 2) for channels in (64, 128, 256, 384) for side in (4, 6)),
     *((8, channels, 8, rate) for channels in (64, 128, 256) for rate in (3, 6)),
 ]
 

@@ -220,6 +220,27 @@ def test_a_separable_convolution_takes_it(taken):
     assert taken == [3]
 
 
+@pytest.mark.parametrize(
+    ("batch", "side", "fast"),
+    [
+        (24, 4, True),  # 24 × 64 images × channels, all phases alike: one call
+        (23, 4, False),
+        (24, 5, False),  # phases of two and three pixels a side: four calls
+        (96, 5, True),
+    ],
+)
+def test_many_small_images_take_it_when_they_learn(taken, batch, side, fast):
+    x = torch.randn(batch, 64, side, side).to(memory_format=LAST)
+    depthwise()(x)
+    assert bool(taken) == fast
+
+
+def test_many_small_images_do_not_when_they_do_not(taken):
+    with torch.no_grad():
+        depthwise(dilation=7)(torch.randn(24, 64, 4, 4).to(memory_format=LAST))
+    assert taken == []
+
+
 def test_without_gradients_torch_is_quick_at_small_rates(taken):
     with torch.no_grad():
         for rate in (2, 6, 7, 12):

@@ -28,7 +28,11 @@ WIDEST_PADDING = {"AVX512": 6, "AVX2": 4}
 """Pixels at the left that oneDNN's forward kernel (`jit_uni_dw_conv`) takes, by processor."""
 
 LEAST_VALUES = 2**17
-"""Of a batch; below, the many small calls cost more than they save."""
+"""Of a batch; below, the many small calls cost more than they save …"""
+
+LEAST_PLANES = 1536
+"""… unless the batch has this many images × channels for each call: backwards torch takes its time
+for each of them, however small it is."""
 
 _LIBRARY = torch.library.Library("xception", "DEF")
 _LIBRARY.define(
@@ -71,8 +75,8 @@ def pays(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "c 1 k k"], rate: in
     """Whether `atrous_depthwise` is the quicker way here, and may be taken.
 
     It is on x86 processors with AVX2 or AVX-512, in float32 and channels_last, with kernels of 3x3,
-    for batches of more than LEAST_VALUES: in training at any rate above 1, without gradients
-    at rates beyond WIDEST_PADDING. It may not be taken where somebody wants to see a plain
+    for batches that are large enough: in training at any rate above 1, without gradients at rates
+    beyond WIDEST_PADDING. It may not be taken where somebody wants to see a plain
     convolution (tracing, export, compilation) or to treat it in a way of his own (autocast,
     `torch.func`, forward-mode differentiation, subclasses of Tensor).
     """
@@ -86,9 +90,14 @@ def pays(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "c 1 k k"], rate: in
         and (kernel.device.type, kernel.dtype) == ("cpu", torch.float32)
         and kernel.shape[2:] == (3, 3)
         and x.is_contiguous(memory_format=torch.channels_last)
-        and x.numel() > LEAST_VALUES
         and (rate > widest or (learning and rate > 1))
+        and (x.numel() > LEAST_VALUES or (learning and _many_planes(x, rate)))
     )
+
+
+def _many_planes(x: Tensor, rate: int) -> bool:
+    """Whether there are so many images × channels that their size does not matter."""
+    return x.shape[0] * x.shape[1] >= LEAST_PLANES * len(_groups(x, rate))
 
 
 def _widest_padding() -> int | None:
