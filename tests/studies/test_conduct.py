@@ -127,6 +127,9 @@ def test_one_study_at_a_time_and_of_the_same_photos(photos: Path, tmp_path: Path
     other.touch()
     with pytest.raises(UserError, match=r"was begun with .*photos\.zip: --out names another"):
         run(other, tmp_path / "study")
+    with pytest.raises(UserError, match="does not exist"):
+        run(tmp_path / "mistyped.zip", tmp_path / "another")
+    run(photos, tmp_path / "another")  # a mistake is not held against the study
     with held_elsewhere(tmp_path / "study"), pytest.raises(UserError, match="another process"):
         run(photos, tmp_path / "study")
     run(photos, tmp_path / "study")

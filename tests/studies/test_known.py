@@ -74,6 +74,15 @@ def test_what_was_begun_is_gone_on_with(finished, tmp_path):
     assert not any(cell.row() for cell in grid)
 
 
+def test_what_is_about_to_begin_is_left_alone(finished, tmp_path, monkeypatch):
+    grid = begun(TWO, tmp_path / "two", "the photos")
+    grid[0].run.mkdir(parents=True)
+    monkeypatch.setattr("xception.studies.known.held", lambda run: run == grid[0].run)
+    take_over(grid, tmp_path / "two")
+    assert grid[0].row() is None
+    assert [cell.seed for cell in grid if cell.row()] == [1]
+
+
 def test_a_taking_over_that_was_killed_is_begun_again(finished, tmp_path):
     grid = begun(TWO, tmp_path / "two", "the photos")
     for cell in grid:

@@ -4,13 +4,13 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import click
 
 from xception.cli.output import percent, print_table
-from xception.deploy.origin import origin_of, settle
+from xception.deploy.origin import Origin, origin_of, settle
 from xception.deploy.results import (
     Answer,
     CsvTable,
@@ -168,9 +168,13 @@ def _opened(
     stdout: list[Table] = []
     ended: list[Table] = []  # by a last line, if all is well
 
+    @cache  # a large model is read once for all tables
+    def origin() -> Origin:
+        return origin_of(run, places)
+
     def keep(path: Path, table: Table, held: Done) -> Done:
         files.append(table)
-        settle(path, origin_of(run, places), begun=len(held) > 0)
+        settle(path, origin(), begun=len(held) > 0)
         return held
 
     try:

@@ -98,6 +98,20 @@ def look_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return scales_option(mirror_option(output_stride_option(command)))
 
 
+def refuse_classes(run: Path, given: Mapping[str, object]) -> None:
+    """Refuse options of classes where the model at `run` segments.
+
+    Raises:
+        UserError: one of them was given.
+    """
+    named = [name for name, value in given.items() if value]
+    if named:
+        raise UserError(
+            f"{', '.join(named)}: for models that classify, and {run} segments; "
+            "--out FOLDER takes the masks"
+        )
+
+
 def refuse_masks(look: Look, given: Mapping[str, object]) -> None:
     """Refuse options of masks where the model classifies: those of `look`, and others `given`.
 

@@ -12,7 +12,7 @@ import click
 from xception.cli import options
 from xception.cli.answers import Outlets, open_outlets
 from xception.cli.computing import device_for
-from xception.cli.look import Look, look_options, refuse_masks, segments
+from xception.cli.look import Look, look_options, refuse_classes, refuse_masks, segments
 from xception.cli.output import counted, say
 from xception.cli.photo_progress import followed
 from xception.cli.picture_names import PictureNames
@@ -143,11 +143,9 @@ def command(
     elif workers is not None:
         raise UserError("--workers: those of --engine ray; without it this process computes")
     if segments(run):
-        if csv_file or lines_file or parquet_folder or resume or explain_to or engine == "ray":
-            raise UserError(
-                f"{run} segments photos: --csv, --jsonl, --parquet, --resume, --explain and "
-                "--engine are for models that classify; --out FOLDER takes the masks"
-            )
+        files = {"--csv": csv_file, "--jsonl": lines_file, "--parquet": parquet_folder}
+        others = {"--resume": resume, "--explain": explain_to, "--engine ray": engine == "ray"}
+        refuse_classes(run, files | others)
         urls = [image for image in images if is_url(image)]
         if urls:
             raise UserError(f"{urls[0]}: photos for masks are read from disk, not from URLs")

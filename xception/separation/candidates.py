@@ -1,12 +1,13 @@
 """The ways to write each layer, told by the kernel alone: what each would cost and lose."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from xception.layers.separable import Order
 from xception.separation.algebra import Separability, separability
 from xception.separation.sites import ORDERS, Site, naming
+from xception.separation.spectrum import Spectrum
 
 Ranks = int | tuple[int, ...]
 """One rank for all slices, or one for each."""
@@ -73,16 +74,7 @@ def data_free(sites: Sequence[Site], choice: Choice) -> Menu:
 
 def of_one_rank(site: Site, rank: int, orders: Sequence[Order] = ORDERS) -> list[Candidate]:
     """This rank in each order, where it is cheaper than the layer; all terms if there are fewer."""
-    found = []
-    for operable_site in operable([site]):
-        with naming(site):
-            known = separability(operable_site.conv)
-        for order in orders:
-            own = min(rank, site.most(order))
-            macs, error = site.macs_of(order, own), known.of(order).error(own)
-            if macs < site.macs:
-                found.append(Candidate(order, own, macs, error, error**2))
-    return found
+    return _cheaper(site, orders, lambda spectrum: min(rank, site.most(spectrum.order)))
 
 
 def keeping_energy(site: Site, energy: float, choice: Choice) -> list[Candidate]:
@@ -91,20 +83,30 @@ def keeping_energy(site: Site, energy: float, choice: Choice) -> list[Candidate]
     Slices have ranks of their own, unless the choice is of equal ones. An order that is no cheaper
     than the layer is not among them.
     """
+
+    def fewest(spectrum: Spectrum) -> Ranks:
+        if choice.equal:
+            return spectrum.rank_for(energy=energy)
+        return plain(spectrum.ranks_for(energy=energy))
+
+    return _cheaper(site, choice.orders, fewest)
+
+
+def _cheaper(
+    site: Site, orders: Sequence[Order], ranks_of: Callable[[Spectrum], Ranks]
+) -> list[Candidate]:
+    """The way of each order with the ranks that its spectrum asks for, if it is cheaper."""
+    if site.refusal is not None:
+        return []
+    with naming(site):
+        known = separability(site.conv)
     found = []
-    for operable_site in operable([site]):
-        with naming(site):
-            known = separability(operable_site.conv)
-        for order in choice.orders:
-            spectrum = known.of(order)
-            ranks: Ranks
-            if choice.equal:
-                ranks = spectrum.rank_for(energy=energy)
-            else:
-                ranks = plain(spectrum.ranks_for(energy=energy))
-            macs, error = site.macs_of(order, ranks), spectrum.error(ranks)
-            if macs < site.macs:
-                found.append(Candidate(order, ranks, macs, error, error**2))
+    for order in orders:
+        spectrum = known.of(order)
+        ranks = ranks_of(spectrum)
+        macs, error = site.macs_of(order, ranks), spectrum.error(ranks)
+        if macs < site.macs:
+            found.append(Candidate(order, ranks, macs, error, error**2))
     return found
 
 

@@ -132,8 +132,9 @@ def find_sites(
     Raises:
         ValueError: a path of `keep` is no convolution.
     """
-    convolutions: dict[nn.Module, str]
-    convolutions = {m: name for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    convolutions: dict[nn.Module, str] = {
+        module: name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)
+    }
     unknown = set(keep) - set(convolutions.values())
     if unknown:
         raise ValueError(f"no convolution of the network is called {min(unknown)!r}")

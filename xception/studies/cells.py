@@ -107,8 +107,8 @@ class Cell(NamedTuple):
         Raises:
             UserError: the folder cannot be written to.
         """
-        if not self.begun:
-            shutil.rmtree(self.run, ignore_errors=True)
+        if self.run.exists() and not self.begun:
+            shutil.rmtree(self.run)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -59,8 +59,10 @@ def conduct(
     grid = cells(study, scale, seeds, folder, settings)
     _claim(folder, grid)
     with hold(folder):
-        _same_photos(source, folder)
+        _check_source(source, folder)
         ready = prepare(source, folder, study.photos, scale)
+        place = str(source.resolve()).encode()
+        write_whole(folder / SOURCE, lambda file: file.write(place))
         take_over(grid, folder)
 
         def done(cell: Cell) -> None:
@@ -89,12 +91,10 @@ def _claim(folder: Path, grid: list[Cell]) -> None:
         cell.check()
 
 
-def _same_photos(source: Path, folder: Path) -> None:
+def _check_source(source: Path, folder: Path) -> None:
     """UserError if the study was begun with the photos of another place."""
-    note, place = folder / SOURCE, str(source.resolve())
-    if not note.exists():
-        write_whole(note, lambda file: file.write(place.encode()))
-    elif (before := note.read_text(encoding="utf-8")) != place:
+    note = folder / SOURCE
+    if note.exists() and (before := note.read_text(encoding="utf-8")) != str(source.resolve()):
         raise UserError(
             f"{folder} was begun with {before}: --out names another folder; if those are the same "
             f"photos, remove {note}"

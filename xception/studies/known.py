@@ -19,6 +19,7 @@ from xception.errors import UserError
 from xception.studies.cells import Cell
 from xception.studies.photos import ZIP
 from xception.training.config import TrainConfig, read_config
+from xception.training.lock import held
 from xception.weights.atomic import write_whole
 
 
@@ -32,7 +33,11 @@ def take_over(grid: Sequence[Cell], folder: Path) -> None:
     Raises:
         UserError: this folder cannot be written to.
     """
-    missing = [cell for cell in grid if not cell.result.exists() and not cell.begun]
+    missing = [
+        cell
+        for cell in grid
+        if not (cell.result.exists() or cell.begun or held(cell.run))  # nor about to begin
+    ]
     if not missing or not (folder / ZIP).exists():
         return
     photos, digests = _digest(folder / ZIP), dict[Path, str]()

@@ -105,6 +105,8 @@ def between(values: Iterable[str | None]) -> str:
 
 def machine(row: Mapping[str, Any]) -> str:
     """What a cell was trained with: `xception 1.0, torch 2.13, cpu, Intel Xeon, 1 thread`."""
-    threads = f"{row['threads']} thread{'' if row['threads'] == '1' else 's'} a training"
-    names = (row["device"], row["processor"]) if row["device"] == "cpu" else (row["device"],)
-    return ", ".join([f"xception {row['xception']}, torch {row['torch']}", *names, threads])
+    parts = [f"xception {row['xception']}", f"torch {row['torch']}", row["device"]]
+    if row["device"] == "cpu" and "processor" in row:  # which the first versions did not write down
+        threads = row["threads"]
+        parts += [row["processor"], f"{threads} thread{'' if threads == '1' else 's'} a training"]
+    return ", ".join(parts)

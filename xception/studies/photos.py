@@ -54,6 +54,8 @@ def prepare(source: Path, folder: Path, kind: Photos, scale: Scale) -> Ready:
         UserError: the photos cannot be used for this, or the folder not written to.
     """
     if kind == "photos" and scale == "full":
+        if not source.exists():
+            raise UserError(f"{source}: does not exist")
         return Ready(source, None)
     target, weights = folder / ZIP, folder / WEIGHTS
     if not target.exists():  # written last
