@@ -11,6 +11,7 @@ from torch import nn
 
 from xception.errors import UserError
 from xception.separation import PatchStatistics, separability, separate, statistics
+from xception.separation.fit import separate_quickly
 from xception.separation.windows import patches
 
 ORDERS = ("depthwise_first", "pointwise_first")
@@ -207,6 +208,17 @@ def test_what_no_rank_reaches_is_said():
     known = known_of(conv, torch.randn_like(x), conv(x).detach())
     with pytest.raises(UserError, match=r"an error of 0\.1 cannot be had .* regular"):
         separate(conv, error=0.1, inputs=known)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_module_alone_is_the_same(order):
+    conv = layer(6, 6)
+    known = known_of(conv, images(6, 6))
+    made = separate(conv, rank=(2, 1, 1, 1, 2, 1), order=order, inputs=known, sweeps=0)
+    alone = separate_quickly(conv, rank=(2, 1, 1, 1, 2, 1), order=order, inputs=known)
+    assert str(made.module) == str(alone)
+    for name, weight in made.module.state_dict().items():
+        torch.testing.assert_close(alone.state_dict()[name], weight)
 
 
 def test_inputs_in_three_forms():

@@ -160,10 +160,14 @@ class SeparatedConv2d(nn.Module):
 
 def take(x: Float[Tensor, "b c h w"], channels: Int[Tensor, " n"]) -> Float[Tensor, "b n h w"]:
     """Some channels of a map, in its own order of memory."""
-    taken = x.index_select(1, channels.to(x.device))
-    # `index_select` forgets channels_last, in which a depthwise convolution is many times faster.
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return taken.contiguous(memory_format=torch.channels_last) if last else taken
+    channels = channels.to(x.device)
+    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+        return x.index_select(1, channels)
+    # `index_select` would forget channels_last, in which a depthwise convolution is many times
+    # faster; and from rows of a matrix it takes columns five times as fast as from more dimensions.
+    rows = x.permute(0, 2, 3, 1)
+    taken = rows.flatten(0, 2).index_select(1, channels)
+    return taken.unflatten(0, rows.shape[:3]).permute(0, 3, 1, 2)
 
 
 def _depthwise(

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from xception.errors import UserError
 
@@ -47,12 +47,17 @@ class Network(nn.Module):
 
     def check_size(self, x: Float[Tensor, "b c h w"]) -> None:
         """Raise UserError if the images are too small for the network."""
-        height, width = x.shape[2:]
-        if min(height, width) < self.MINIMUM_SIZE:
-            raise UserError(
-                f"images of {height}x{width} pixels are too small for this network: "
-                f"{self.MINIMUM_SIZE}x{self.MINIMUM_SIZE} is the least"
-            )
+        _check_size(x, self.MINIMUM_SIZE)
+
+
+@fx.wrap  # one step where a network is written down step by step, as its outcome is no value
+def _check_size(x: Tensor, least: int) -> None:
+    height, width = x.shape[2:]
+    if min(height, width) < least:
+        raise UserError(
+            f"images of {height}x{width} pixels are too small for this network: "
+            f"{least}x{least} is the least"
+        )
 
 
 def initialize(model: Network) -> None:

@@ -17,6 +17,7 @@ from xception.separation.fit_depthwise import fit_depthwise_first
 from xception.separation.fit_pointwise import fit_pointwise_first
 from xception.separation.fit_wide import fit_wide
 from xception.separation.spectrum import (
+    Factors,
     each_rank,
     kernel_of,
     lost_share,
@@ -28,6 +29,8 @@ from xception.separation.spectrum import (
 from xception.separation.statistics import PatchStatistics, Replay
 from xception.separation.windows import gain, regular_macs, separated_macs
 
+Replacement = SeparableConv2d | SeparatedConv2d
+
 SWEEPS = 3
 NOUGHT = 1e-6  # sums of squares in float64 cannot tell a smaller error from none
 
@@ -36,7 +39,7 @@ NOUGHT = 1e-6  # sums of squares in float64 cannot tell a smaller error from non
 class Separated:
     """A convolution exchanged, and what that changed."""
 
-    module: SeparableConv2d | SeparatedConv2d
+    module: Replacement
     """What takes its place: with its geometry, type, device and mode."""
     order: Order
     ranks: tuple[int, ...]
@@ -110,6 +113,17 @@ def separate(
     return job.run(ranks, sweeps)
 
 
+def separate_quickly(
+    conv: nn.Conv2d, *, rank: int | Sequence[int], order: Order, inputs: PatchStatistics
+) -> Replacement:
+    """The module alone, without sweeps; what it changes is not worked out. See `separate`."""
+    check(conv)
+    statistics, replay = _read(conv, inputs)
+    job = _Job(conv, order, statistics, replay)
+    ranks = each_rank(conv, order, rank)
+    return job.build(ranks, job.fit(ranks, 0))[0]
+
+
 def _read(
     conv: nn.Conv2d, inputs: Tensor | PatchStatistics | Replay | None
 ) -> tuple[PatchStatistics | None, Replay | None]:
@@ -144,7 +158,8 @@ class _Fit(NamedTuple):
 
     slices: Float64[Tensor, "s a k"]
     bias: Tensor | None
-    lost: float | None
+    kernel: Float64[Tensor, "g n d"] | None = None  # as the statistics take it
+    lost: float | None = None  # of the output, where the fit itself has found it
 
 
 class _Job(NamedTuple):
@@ -156,18 +171,10 @@ class _Job(NamedTuple):
     replay: Replay | None
 
     def run(self, ranks: tuple[int, ...], sweeps: int) -> Separated:
-        """Exchange it with these ranks."""
+        """Replacement it with these ranks."""
         conv, order = self.conv, self.order
-        module = separated_like(
-            conv,
-            order=order,
-            ranks=ranks,
-            bias=conv.bias is not None or self.statistics is not None,
-        )
         fit = self.fit(ranks, sweeps)
-        factors = truncate(fit.slices, ranks)
-        kernels = factors.kernels.unflatten(1, (conv.kernel_size[0], conv.kernel_size[1]))
-        fill(module, kernels, factors.mixing, fit.bias)
+        module, factors = self.build(ranks, fit)
         original = slices_of(weight_of(conv), conv.groups, order)
         missing = original - rebuild(factors, ranks)
         norm = float(original.norm())
@@ -179,18 +186,27 @@ class _Job(NamedTuple):
             bias=fit.bias is not None,
             error=float(missing.norm()) / norm if norm else 0.0,
             output_bound=gain(conv, kernel_of(missing, conv, order)),
-            output_error=fit.lost,
+            output_error=self.lost(fit),
             floor=self.statistics.moments.floor if self.statistics and joint else None,
             macs=separated_macs(conv, order, sum(ranks)),
             regular_macs=regular_macs(conv),
         )
+
+    def build(self, ranks: tuple[int, ...], fit: _Fit) -> tuple[Replacement, Factors]:
+        """The module with what was fitted, and that by factors."""
+        conv, order = self.conv, self.order
+        module = separated_like(conv, order=order, ranks=ranks, bias=fit.bias is not None)
+        factors = truncate(fit.slices, ranks)
+        kernels = factors.kernels.unflatten(1, (conv.kernel_size[0], conv.kernel_size[1]))
+        fill(module, kernels, factors.mixing, fit.bias)
+        return module, factors
 
     def fit(self, ranks: tuple[int, ...], sweeps: int) -> _Fit:
         """The nearest slices of these ranks."""
         conv, statistics = self.conv, self.statistics
         if statistics is None:
             bias = None if conv.bias is None else conv.bias.detach()
-            return _Fit(slices_of(weight_of(conv), conv.groups, self.order), bias, None)
+            return _Fit(slices_of(weight_of(conv), conv.groups, self.order), bias)
         first = self.order == "depthwise_first"
         if first and not statistics.joint:
             if self.replay is None:
@@ -199,14 +215,19 @@ class _Job(NamedTuple):
                     "give a function that runs through them, not statistics of one pass"
                 )
             slices, bias, lost = fit_wide(statistics, ranks, self.replay)
-            return _Fit(slices, bias.flatten(), lost)
+            return _Fit(slices, bias.flatten(), lost=lost)
         solve = fit_depthwise_first if first else fit_pointwise_first
         kernel = solve(statistics, ranks, sweeps)
         moments = statistics.moments
         bias = moments.y - (kernel * moments.x[:, None]).sum(2)
-        lost = moments.lost(kernel) if statistics.joint else None
         shaped = kernel.flatten(0, 1).unflatten(1, (-1, *conv.kernel_size))
-        return _Fit(slices_of(shaped, conv.groups, self.order), bias.flatten(), lost)
+        return _Fit(slices_of(shaped, conv.groups, self.order), bias.flatten(), kernel)
+
+    def lost(self, fit: _Fit) -> float | None:
+        """The error of the output; None where it is not known."""
+        if fit.kernel is None or self.statistics is None or not self.statistics.joint:
+            return fit.lost
+        return self.statistics.moments.lost(fit.kernel)
 
     def search(self, statistics: PatchStatistics, equal: bool, most: float) -> tuple[int, ...]:
         """The fewest terms whose quick fit leaves at most this error of the output."""
@@ -227,7 +248,7 @@ class _Job(NamedTuple):
             return each_rank(conv, order, option) if equal else spectrum.allocate(option)
 
         def suffices(option: int) -> bool:
-            lost = self.fit(ranks(option), 0).lost
+            lost = self.lost(self.fit(ranks(option), 0))
             return lost is not None and lost <= max(most, NOUGHT)
 
         found = bisect_left(options, True, key=suffices)

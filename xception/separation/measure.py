@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from xception.layers.separable import Order
 from xception.separation.algebra import separability
 from xception.separation.candidates import Candidate, Choice, Menu, operable, ways
-from xception.separation.fit import separate
+from xception.separation.fit import separate_quickly
 from xception.separation.harm import harms, importances
 from xception.separation.sites import Site, naming
 from xception.separation.statistics import PatchStatistics
@@ -145,7 +145,7 @@ def _probe(
         places = np.linspace(0, len(own) - 1, min(PROBES, len(own))).round().astype(int)
         chosen += [own[place] for place in places]
     return [
-        (one, separate(site.conv, rank=one.ranks, order=one.order, inputs=known, sweeps=0).module)
+        (one, separate_quickly(site.conv, rank=one.ranks, order=one.order, inputs=known))
         for one in chosen
     ]
 

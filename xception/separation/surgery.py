@@ -17,7 +17,6 @@ from xception.cost.count import count, float_type
 from xception.errors import UserError
 from xception.layers.regular import replace
 from xception.layers.separable import Order
-from xception.separation.ahead import Ahead
 from xception.separation.candidates import Choice, Menu, Ranks, data_free, plain
 from xception.separation.fit import separate
 from xception.separation.measure import Measured, enough_places, measured, part
@@ -25,6 +24,7 @@ from xception.separation.plan import EVERY, Plan, least_macs, of_energy, of_rank
 from xception.separation.sites import ORDERS, Site, find_sites, leave_constant, naming
 from xception.separation.spectrum import each_rank
 from xception.separation.statistics import PatchStatistics, Replay
+from xception.separation.walk import Walk, pairs
 from xception.separation.watch import Batches
 
 ROUNDING = 1e-3  # of one multiply-accumulate
@@ -87,9 +87,10 @@ def exchange(
     """
     planned = [site for site in sites if site.name in plan.choices]
     _check_cheaper(planned, plan)
-    ahead = None
+    walks: list[Walk] = []
     if photos is not None:
-        ahead = Ahead(original, planned, photos.batches, photos.count)
+        names = [site.name for site in planned]
+        walks = [Walk(one, names, photos.batches, photos.count) for one in (model, original)]
     done = []
     for site in planned:
         choice = plan.choices[site.name]
@@ -97,8 +98,8 @@ def exchange(
         assert isinstance(conv, nn.Conv2d)
         inputs = None
         with naming(site):
-            if photos is not None and ahead is not None:
-                inputs = _seen(site, photos, partial(ahead.pairs, model, site))
+            if photos is not None:
+                inputs = _seen(site, photos, partial(pairs, *walks, site.name, site.calls))
             fitted = separate(conv, rank=choice.ranks, order=choice.order, inputs=inputs)
         replace(model, conv, fitted.module)
         done.append(

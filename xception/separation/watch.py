@@ -4,7 +4,7 @@ Nothing is kept but what is asked for: a network runs batch by batch, and no fur
 convolution that is watched. What is seen is handed on at once and may be freed after that.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -80,38 +80,6 @@ def pairs(
             with _seeing(ours, calls, outputs=False) as given:
                 _run(changed, images)
         yield from zip(given, wanted, strict=True)
-
-
-def outputs_of(
-    model: nn.Module, layers: Mapping[str, int], batches: Batches
-) -> dict[str, list[list[Tensor]]]:
-    """What convolutions give in one pass: by path, batch and call.
-
-    Args:
-        model: the network; it runs no further than it must.
-        layers: the path of each convolution, and how often it runs for one image.
-        batches: the images.
-    """
-    found: dict[str, list[list[Tensor]]] = {name: [] for name in layers}
-    left = 0
-
-    def after(name: str, module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-        nonlocal left
-        found[name][-1].append(out.clone())  # what follows may write into it
-        left -= 1
-        if left == 0:
-            raise _Enough
-
-    with ExitStack() as hooks, torch.no_grad(), evaluation(model):
-        for name in layers:
-            hook = partial(after, name)
-            hooks.callback(model.get_submodule(name).register_forward_hook(hook).remove)
-        for images in batches():
-            left = sum(layers.values())
-            for own in found.values():
-                own.append([])
-            _run(model, images)
-    return found
 
 
 def inputs_of(model: nn.Module, name: str, calls: int, batches: Batches) -> Iterator[list[Tensor]]:
