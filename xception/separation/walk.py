@@ -49,6 +49,7 @@ class Walk:
         self._each = most_bytes / count  # bytes for an image
         self._steps = _written_down(model, layers, next(iter(batches()))[:COMPARED])
         self._places: dict[int, tuple[int, Values]] = {}  # by batch: the next step, and its needs
+        self._last: dict[str, int] = {}  # for a layer: the last step before it that can be kept
 
     def inputs(self, name: str, calls: int) -> Iterator[list[Tensor]]:
         """What a convolution is given, batch by batch: a list of its calls.
@@ -72,14 +73,20 @@ class Walk:
         with evaluation(self.model):
             for step in range(start, own[-1] + 1):
                 node = steps.nodes[step]
-                if start < step <= own[0] and _bytes(run.env) <= self._each * len(images):
-                    self._places[number] = (step, _copied(run.env))
+                if start < step == self._last.get(name, step) <= own[0]:
+                    self._keep(number, step, run.env, len(images))
                 if step in own:
                     given = run.fetch_args_kwargs_from_env(node)[0][0]
                     seen.append(given if len(own) == 1 else given.clone())
                 if step < own[-1]:
                     _take(run, node)
+        self._last.setdefault(name, self._places.get(number, (0, {}))[0])
         return seen
+
+    def _keep(self, number: int, step: int, values: Values, images: int) -> None:
+        """Go on from here the next time, if there is room for that."""
+        if _bytes(values) <= self._each * images:
+            self._places[number] = (step, _copied(values))
 
 
 def pairs(changed: Walk, original: Walk, name: str, calls: int) -> Iterator[tuple[Tensor, Tensor]]:
