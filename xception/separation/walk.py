@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from xception.cost.count import evaluation
 from xception.separation.watch import Batches, inputs_of
 
-MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 29
 COMPARED = 2  # images
 PLAIN = (int, float, str, torch.Size, torch.dtype, torch.device)  # of what else a step may need
 
