@@ -13,7 +13,9 @@ from torch import nn
 from xception.deploy.export import graph
 from xception.deploy.trace import TracedConv, TracedMaxPool, operators, traceable
 from xception.layers import Conv2d, MaxPool2d
+from xception.layers.regular import replace
 from xception.models.network import Network
+from xception.separation import separate
 
 pytest.importorskip("onnx", reason="NOT TESTED: exported graphs, because onnx is not installed")
 runtime = pytest.importorskip(
@@ -124,3 +126,16 @@ def test_small_images_are_left_to_the_engine():
     traceable(network, any_size=False)
     assert isinstance(network, Network)
     network.check_size(torch.zeros(1, 3, 1, 1))
+
+
+def test_the_order_of_memory_leaves_no_mark():
+    network = small("xception")
+    conv = network.get_submodule("stem.3")
+    assert isinstance(conv, nn.Conv2d)
+    ranks = [1 + i % 3 for i in range(conv.in_channels)]
+    replace(network, conv, separate(conv, rank=ranks).module)
+    kinds = operators(graph(network))
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model = graph(network)
+    assert operators(model) == kinds
+    agree(model, network, pictures(2, 3, 64, 64))

@@ -1,5 +1,7 @@
 """A walk through a network gives what runs from the start give, and does not repeat itself."""
 
+from typing import Any
+
 import jaxtyping
 import pytest
 import torch
@@ -10,6 +12,7 @@ from xception.models.zoo import create_model
 from xception.separation import watch
 from xception.separation.sites import find_sites
 from xception.separation.walk import Walk, pairs
+from xception.separation.watch import seen_inputs
 
 from .networks import branches, images
 
@@ -18,38 +21,67 @@ def batches():
     return images(6).split(2)
 
 
+def walk_of(model: nn.Module, layers: list[tuple[str, int]], most_bytes: int = 1 << 30) -> Walk:
+    return Walk(model, [name for name, _ in layers], images(2, 1), 6, most_bytes)
+
+
+def inputs(walk: Walk, name: str, calls: int) -> list[list[Tensor]]:
+    return [walk.seen(number, one, name, calls) for number, one in enumerate(batches())]
+
+
+def from_the_start(model: nn.Module, name: str, calls: int) -> list[list[Tensor]]:
+    return [seen_inputs(model, name, calls, one) for one in batches()]
+
+
+def same(some: list[list[Tensor]], others: list[list[Tensor]]) -> bool:
+    return len(some) == len(others) and all(
+        len(one) == len(other) and all(map(torch.equal, one, other))
+        for one, other in zip(some, others, strict=True)
+    )
+
+
+def change(model: nn.Module, name: str) -> None:
+    with torch.no_grad():
+        model.get_parameter(f"{name}.weight").mul_(1.1)
+
+
 def walked(model: nn.Module, layers: list[tuple[str, int]], most_bytes: int = 1 << 30) -> Walk:
     """A walk during which each layer changes once it has been seen, compared with runs anew."""
-    walk = Walk(model, [name for name, _ in layers], batches, 6, most_bytes)
+    walk = walk_of(model, layers, most_bytes)
     for name, calls in layers:
-        expected = list(watch.inputs_of(model, name, calls, batches))
+        expected = from_the_start(model, name, calls)
         for _ in range(2):  # a very wide layer is seen twice
-            found = list(walk.inputs(name, calls))
-            for ours, theirs in zip(found, expected, strict=True):
-                assert len(ours) == calls
-                assert all(map(torch.equal, ours, theirs))
-        with torch.no_grad():
-            model.get_parameter(f"{name}.weight").mul_(1.1)
+            assert same(inputs(walk, name, calls), expected)
+        change(model, name)
     assert not any(module._forward_pre_hooks for module in model.modules())
     return walk
+
+
+def layers_of(model: nn.Module) -> list[tuple[str, int]]:
+    sites = find_sites(model, images(1))
+    return [(site.name, site.calls) for site in sites if site.refusal is None]
 
 
 @pytest.mark.parametrize("most_bytes", [0, 30_000, 60_000, 1 << 30])
 def test_inputs_are_those_of_a_run_from_the_start(most_bytes: int):
     """Whatever fits into memory: nothing, some, all."""
     model = branches()
-    sites = [site for site in find_sites(model, images(1)) if site.refusal is None]
-    walked(model, [(site.name, site.calls) for site in sites], most_bytes)
+    assert walked(model, layers_of(model), most_bytes)._steps is not None
+
+
+def test_any_order_will_do():
+    model = branches()
+    walked(model, layers_of(model)[::-1])
 
 
 def test_pairs_are_of_two_networks():
     original, changed = branches(), branches()
-    with torch.no_grad():
-        changed.stem.weight *= 1.1
-    ours, theirs = (Walk(one, ["left", "twice"], batches, 6) for one in (changed, original))
-    for name, calls in (("left", 1), ("twice", 2)):
+    change(changed, "stem")
+    layers = [("left", 1), ("twice", 2)]
+    ours, theirs = walk_of(changed, layers), walk_of(original, layers)
+    for name, calls in layers:
         expected = list(watch.pairs(changed, original, name, calls, batches))
-        found = list(pairs(ours, theirs, name, calls))
+        found = list(pairs(ours, theirs, batches, name, calls))
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other)
 
@@ -76,22 +108,47 @@ def test_what_is_settled_does_not_run_again():
     model = Row()
     runs: list[int] = []
     model.stem.register_forward_hook(lambda module, args, out: runs.append(len(out)))
-    walk = Walk(model, [name for name, _ in LAYERS], batches, 6)
+    walk = walk_of(model, LAYERS)
     runs.clear()
     for name, calls in LAYERS:
         for _ in range(2):
-            list(walk.inputs(name, calls))
+            inputs(walk, name, calls)
     assert runs == [2, 2, 2]
 
 
-def test_a_run_that_is_broken_off_leaves_a_walk_as_good():
+def test_a_pass_that_is_broken_off_leaves_a_walk_as_good():
     model = Row()
-    walk = Walk(model, [name for name, _ in LAYERS], batches, 6)
-    for number, _ in enumerate(walk.inputs(*LAYERS[1])):
-        if number == 1:
-            break
-    expected = list(watch.inputs_of(model, *LAYERS[1], batches))
-    assert [torch.equal(a[0], b[0]) for a, b in zip(walk.inputs(*LAYERS[1]), expected, strict=True)]
+    walk = walk_of(model, LAYERS)
+    inputs(walk, *LAYERS[0])
+    change(model, LAYERS[0][0])
+    first, *_ = batches()
+    walk.seen(0, first, *LAYERS[1])
+    assert same(inputs(walk, *LAYERS[1]), from_the_start(model, *LAYERS[1]))
+    assert same(inputs(walk, *LAYERS[0]), from_the_start(model, *LAYERS[0]))
+
+
+def test_a_layer_that_no_longer_runs_as_often_is_an_error():
+    walk = walk_of(Row(), LAYERS)
+    with pytest.raises(ValueError, match=r"blocks\.0\.1 ran 1 times, and 2 before"):
+        walk.seen(0, images(2), "blocks.0.1", 2)
+
+
+class Sharing(Row):
+    """The first of two blocks has the convolution of the second, and a third follows."""
+
+    def __init__(self):
+        super().__init__()
+        self.later = nn.Sequential(nn.ReLU(), self.get_submodule("blocks.0.1"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.later(self.stem(x))).mean((2, 3))
+
+
+def test_a_layer_of_two_parents():
+    model = Sharing()
+    layers = layers_of(model)
+    assert ("blocks.0.1", 2) in layers
+    assert walked(model, layers)._steps is not None
 
 
 class Wilful(Row):
@@ -120,11 +177,41 @@ class Seeing(Row):
         return super().forward(x + float(mean))
 
 
-@pytest.mark.parametrize(("network", "steps"), [(Wilful, False), (Seeing, False), (Shared, True)])
+class Remembering(Row):
+    """What a later module needs is kept beside the values."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept: list[Tensor] = []
+        self.stem.register_forward_hook(lambda module, args, out: self.keep(out))
+        relu = self.blocks[1].get_submodule("0")
+        relu.register_forward_hook(self.add)
+
+    def keep(self, out: Any) -> None:
+        self.kept[:] = [out.clone()]
+
+    def add(self, module: nn.Module, args: Any, out: Any) -> Tensor:
+        return out + self.kept[-1]
+
+
+class Adding(Row):
+    """A constant that would become an attribute of the network."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * torch.tensor(0.5))
+
+
+@pytest.mark.parametrize(
+    ("network", "steps"),
+    [(Wilful, False), (Seeing, False), (Shared, True), (Remembering, False), (Adding, False)],
+)
 def test_networks_that_are_hard_to_write_down(network: type[Row], steps: bool):
     torch.manual_seed(0)
-    walk = walked(network().eval(), LAYERS)
+    model = network().eval()
+    attributes = set(vars(model))
+    walk = walked(model, LAYERS)
     assert (walk._steps is not None) == steps
+    assert set(vars(model)) == attributes
 
 
 @pytest.mark.parametrize("name", ["xception", "mobilenet_v1", "inception_v3", "deeplab_v3plus"])
@@ -135,4 +222,4 @@ def test_our_networks_can_be_walked(name: str, monkeypatch: pytest.MonkeyPatch):
     image = torch.randn(2, 3, 96, 96)
     sites = [site for site in find_sites(model, image[:1]) if site.refusal is None]
     layers = [site.name for site in sites] or ["stem.0"]
-    assert Walk(model, layers, lambda: [image], 2)._steps is not None
+    assert Walk(model, layers, image, 2)._steps is not None

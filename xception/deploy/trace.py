@@ -198,6 +198,8 @@ def trace(network: Network, size: tuple[int, int], *, any_size: bool) -> Any:
     """
     onnx = extras.onnx()
     traceable(network, any_size=any_size)
+    # In channels_last, in which an engine may have left it, some layers take other operators.
+    network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     axes = {0: "batch", 2: "height", 3: "width"} if any_size else {0: "batch"}
     channels = network.options["in_channels"]
     buffer = BytesIO()

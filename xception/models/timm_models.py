@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, fx
 
 from xception.errors import UserError
 from xception.models.classifier import Classifier, classifier_head
@@ -119,12 +119,17 @@ class TimmClassifier(Classifier):
     def check_size(self, x: Float[Tensor, "b c h w"]) -> None:
         """Raise UserError if the network does not take images of this size."""
         super().check_size(x)
-        height, width = x.shape[2:]
-        if not self.any_size and (height, width) != (self.size, self.size):
-            raise UserError(
-                f"timm:{self.options['architecture']} takes images of {self.size}x{self.size} "
-                f"pixels only, not {height}x{width}"
-            )
+        if not self.any_size:
+            _check_exactly(x, self.size, self.options["architecture"])
+
+
+@fx.wrap  # as that of `Network`
+def _check_exactly(x: Tensor, side: int, architecture: str) -> None:
+    height, width = x.shape[2:]
+    if (height, width) != (side, side):
+        raise UserError(
+            f"timm:{architecture} takes images of {side}x{side} pixels only, not {height}x{width}"
+        )
 
 
 def _backbone(architecture: str, in_channels: int) -> Any:

@@ -171,7 +171,7 @@ class _Job(NamedTuple):
     replay: Replay | None
 
     def run(self, ranks: tuple[int, ...], sweeps: int) -> Separated:
-        """Replacement it with these ranks."""
+        """Exchange it with these ranks."""
         conv, order = self.conv, self.order
         fit = self.fit(ranks, sweeps)
         module, factors = self.build(ranks, fit)

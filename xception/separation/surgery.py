@@ -88,9 +88,10 @@ def exchange(
     planned = [site for site in sites if site.name in plan.choices]
     _check_cheaper(planned, plan)
     walks: list[Walk] = []
-    if photos is not None:
+    if photos is not None and planned:
         names = [site.name for site in planned]
-        walks = [Walk(one, names, photos.batches, photos.count) for one in (model, original)]
+        some = next(iter(photos.batches()))
+        walks = [Walk(one, names, some, photos.count) for one in (model, original)]
     done = []
     for site in planned:
         choice = plan.choices[site.name]
@@ -99,7 +100,9 @@ def exchange(
         inputs = None
         with naming(site):
             if photos is not None:
-                inputs = _seen(site, photos, partial(pairs, *walks, site.name, site.calls))
+                inputs = _seen(
+                    site, photos, partial(pairs, *walks, photos.batches, site.name, site.calls)
+                )
             fitted = separate(conv, rank=choice.ranks, order=choice.order, inputs=inputs)
         replace(model, conv, fitted.module)
         done.append(

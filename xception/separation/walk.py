@@ -3,22 +3,23 @@
 Layers are exchanged in the order in which they run, and each has to be shown all photos in the
 network as it is by then. To run that from the start for every layer would be the greater part of
 the work. So a walk keeps, at the last place where memory allows, the values that what follows
-needs, and the next layer is reached from there: to the bit with the same result.
+needs, and the next layer is reached from there.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from xception.cost.count import evaluation
-from xception.separation.watch import Batches, inputs_of
+from xception.separation.watch import Batches, seen_inputs
 
 MOST_BYTES = 1 << 29
-COMPARED = 2  # images
 PLAIN = (int, float, str, torch.Size, torch.dtype, torch.device)  # of what else a step may need
 
 Values = dict[fx.Node, Any]
@@ -30,10 +31,11 @@ class Walk:
     A network whose steps depend on what it is given runs from the start each time.
 
     Args:
-        model: the network; a layer may be exchanged as soon as the next one is asked for.
-        layers: paths of the convolutions that will be asked for, in the order in which they run.
-        batches: the images.
-        count: how many images.
+        model: the network; a layer may be exchanged once it has been seen for all batches.
+        layers: paths of the convolutions that will be asked for, best in the order in which they
+            run.
+        images: some, on which the steps are compared with the network itself.
+        count: how many images there are in all batches together.
         most_bytes: of values that may be kept.
     """
 
@@ -41,60 +43,89 @@ class Walk:
         self,
         model: nn.Module,
         layers: Sequence[str],
-        batches: Batches,
+        images: Tensor,
         count: int,
         most_bytes: int = MOST_BYTES,
     ):
-        self.model, self._batches = model, batches
+        self.model = model
         self._each = most_bytes / count  # bytes for an image
-        self._steps = _written_down(model, layers, next(iter(batches()))[:COMPARED])
         self._places: dict[int, tuple[int, Values]] = {}  # by batch: the next step, and its needs
-        self._last: dict[str, int] = {}  # for a layer: the last step before it that can be kept
+        self._steps: _Steps | None = None
+        # Any network may come; why its steps cannot be had would help no one.
+        try:
+            self._steps = _Steps(model, layers)
+            self._steps.choose_stops(model, images[:1], self._each)
+            if not self._agrees(layers, (images[:1], images[-1:].neg())):
+                self._steps = None
+        except Exception:
+            self._steps = None
+        self._places.clear()
 
-    def inputs(self, name: str, calls: int) -> Iterator[list[Tensor]]:
-        """What a convolution is given, batch by batch: a list of its calls.
+    def seen(self, number: int, images: Tensor, name: str, calls: int) -> list[Tensor]:
+        """What a convolution is given for a batch, call by call.
 
-        Can be asked for again until another convolution is.
+        Args:
+            number: of the batch, the same each time.
+            images: of the batch.
+            name: the path of the convolution.
+            calls: how often it runs for one image.
+
+        Raises:
+            ValueError: the network did not run as often through it.
         """
         if self._steps is None:
-            yield from inputs_of(self.model, name, calls, self._batches)
-            return
-        for number, images in enumerate(self._batches()):
-            yield self._seen(self._steps, number, images, name)
+            return seen_inputs(self.model, name, calls, images)
+        found = self._advance(self._steps, number, images, name)
+        if len(found) != calls:
+            raise ValueError(f"{name} ran {len(found)} times, and {calls} before")
+        return found
 
     @torch.no_grad()
-    def _seen(self, steps: "_Steps", number: int, images: Tensor, name: str) -> list[Tensor]:
-        """What the convolution is given for one batch, whose place comes as near as may be."""
-        own = steps.calls(name)
-        start, values = self._places.get(number, (0, {steps.nodes[0]: images}))
+    def _advance(self, steps: "_Steps", number: int, images: Tensor, name: str) -> list[Tensor]:
+        """What the convolution is given for a batch, whose place comes as near as may be."""
+        own, stop = steps.calls[name], steps.stops[name]
+        start, values = self._places.get(number, (0, {}))
+        if start == 0 or start > own[0]:
+            self._places.pop(number, None)
+            start, values = 0, {steps.nodes[0]: images}
         run = fx.Interpreter(self.model, graph=steps.graph)
         run.env = _copied(values)
         seen: list[Tensor] = []
         with evaluation(self.model):
             for step in range(start, own[-1] + 1):
                 node = steps.nodes[step]
-                if start < step == self._last.get(name, step) <= own[0]:
-                    self._keep(number, step, run.env, len(images))
+                if start < step == stop and _bytes(run.env) <= self._each * len(images):
+                    self._places[number] = (step, _copied(run.env))
                 if step in own:
                     given = run.fetch_args_kwargs_from_env(node)[0][0]
                     seen.append(given if len(own) == 1 else given.clone())
                 if step < own[-1]:
                     _take(run, node)
-        self._last.setdefault(name, self._places.get(number, (0, {}))[0])
         return seen
 
-    def _keep(self, number: int, step: int, values: Values, images: int) -> None:
-        """Go on from here the next time, if there is room for that."""
-        if _bytes(values) <= self._each * images:
-            self._places[number] = (step, _copied(values))
+    def _agrees(self, layers: Sequence[str], images: Sequence[Tensor]) -> bool:
+        """Whether a walk through these batches, in turn, gives layers what whole runs give them.
+
+        In turn, as it will be used: a network that remembers something else than its values, such
+        as the output of an earlier module, would take it from another batch.
+        """
+        whole = [_inputs(self.model, layers, one) for one in images]
+        return all(
+            _same(self.seen(number, one, name, len(wanted[name])), wanted[name])
+            for name in layers
+            for number, (one, wanted) in enumerate(zip(images, whole, strict=True))
+        )
 
 
-def pairs(changed: Walk, original: Walk, name: str, calls: int) -> Iterator[tuple[Tensor, Tensor]]:
+def pairs(
+    changed: Walk, original: Walk, batches: Batches, name: str, calls: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """A convolution's inputs in the changed network, each beside its output in the original one.
 
     Args:
         changed: a walk through the network of which earlier layers have been exchanged.
         original: one through the network as it was.
+        batches: the images, the same each time.
         name: the path of the convolution, which both still have.
         calls: how often it runs for one image.
 
@@ -102,59 +133,62 @@ def pairs(changed: Walk, original: Walk, name: str, calls: int) -> Iterator[tupl
         An input (b m h w) and an output (b n i j) of the same images.
     """
     conv = original.model.get_submodule(name)
-    for ours, theirs in zip(changed.inputs(name, calls), original.inputs(name, calls), strict=True):
+    for number, images in enumerate(batches()):
+        ours, theirs = (walk.seen(number, images, name, calls) for walk in (changed, original))
         for x, own in zip(ours, theirs, strict=True):
             with torch.no_grad(), evaluation(conv):
                 y = conv(own)
             yield x, y
 
 
-class _Steps(NamedTuple):
-    """A network as a list of steps, as far as the last layer that will be asked for."""
-
-    graph: fx.Graph
-    nodes: list[fx.Node]
-
-    def calls(self, name: str) -> list[int]:
-        """The steps at which a layer runs."""
-        return [i for i, node in enumerate(self.nodes) if _is_call(node, [name])]
-
-
 class _Tracer(fx.Tracer):
     """Goes into modules that hold one of the layers, and takes every other for one step."""
 
-    def __init__(self, layers: Sequence[str]):
+    def __init__(self, layers: set[nn.Module]):
         super().__init__()
-        parts = [name.split(".") for name in layers]
-        self._inside = {".".join(one[:end]) for one in parts for end in range(1, len(one))}
+        self._layers = layers
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return module_qualified_name not in self._inside
+        return m in self._layers or self._layers.isdisjoint(m.modules())
+
+    def get_fresh_qualname(self, prefix: str) -> str:
+        # A constant of the forward function, which would become an attribute of the network.
+        raise NotImplementedError(prefix)
 
 
-def _written_down(model: nn.Module, layers: Sequence[str], images: Tensor) -> _Steps | None:
-    """The steps of a network; None unless they give each layer what the network itself gives it."""
-    try:
+class _Steps:
+    """A network as a list of steps, as far as the last layer that will be asked for."""
+
+    def __init__(self, model: nn.Module, layers: Sequence[str]):
         with evaluation(model):
-            graph = _Tracer(layers).trace(model)
-        nodes = list(graph.nodes)
-        while not _is_call(nodes[-1], layers):
-            graph.erase_node(nodes.pop())
-        steps = _Steps(graph, nodes)
-        with torch.no_grad(), evaluation(model):
-            wanted = _inputs(model, layers, lambda: model(images.clone()))
-            given = _inputs(model, layers, lambda: _run(model, steps, images.clone()))
-    except Exception:  # any network may come, and to say why its steps cannot be had helps no one
-        return None
-    same = len(wanted) == len(given) and all(map(torch.equal, wanted, given))
-    return steps if same else None
+            self.graph = _Tracer({model.get_submodule(name) for name in layers}).trace(model)
+        self.nodes = list(self.graph.nodes)
+        while not any(_runs(self.nodes[-1], name) for name in layers):
+            self.graph.erase_node(self.nodes.pop())
+        self.calls = {
+            name: [i for i, node in enumerate(self.nodes) if _runs(node, name)] for name in layers
+        }
+        """The steps at which a layer runs."""
+        self.stops: dict[str, int] = {}
+        """For each layer the last step before it whose needs may be kept; 0 is the start."""
+
+    @torch.no_grad()
+    def choose_stops(self, model: nn.Module, image: Tensor, each: float) -> None:
+        """Set `stops` by what one image takes, of which there may be `each` bytes."""
+        run = fx.Interpreter(model, graph=self.graph)
+        run.env = {self.nodes[0]: image.clone()}
+        room = []
+        with evaluation(model):
+            for node in self.nodes:
+                room.append(_bytes(run.env))
+                _take(run, node)
+        for name, own in self.calls.items():
+            fitting = [step for step in range(own[0] + 1) if room[step] <= each]
+            self.stops[name] = max(fitting, default=0)
 
 
-def _run(model: nn.Module, steps: _Steps, images: Tensor) -> None:
-    run = fx.Interpreter(model, graph=steps.graph)
-    run.env = {steps.nodes[0]: images}
-    for node in steps.nodes:
-        _take(run, node)
+def _runs(node: fx.Node, name: str) -> bool:
+    return node.op == "call_module" and node.target == name
 
 
 def _take(run: fx.Interpreter, node: fx.Node) -> None:
@@ -167,22 +201,24 @@ def _take(run: fx.Interpreter, node: fx.Node) -> None:
         del run.env[node]
 
 
-def _inputs(model: nn.Module, layers: Sequence[str], run: Callable[[], object]) -> list[Tensor]:
-    """What layers are given in a run, call by call."""
-    seen: list[Tensor] = []
+@torch.no_grad()
+def _inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, list[Tensor]]:
+    """What layers are given in a whole run: by path and call."""
+    seen: dict[str, list[Tensor]] = defaultdict(list)
 
-    def keep(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen.append(args[0].clone())
+    def keep(name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        seen[name].append(args[0].clone())
 
-    with ExitStack() as hooks:
+    with ExitStack() as hooks, evaluation(model):
         for name in layers:
-            hooks.callback(model.get_submodule(name).register_forward_pre_hook(keep).remove)
-        run()
+            conv = model.get_submodule(name)
+            hooks.callback(conv.register_forward_pre_hook(partial(keep, name)).remove)
+        model(images.clone())
     return seen
 
 
-def _is_call(node: fx.Node, layers: Sequence[str]) -> bool:
-    return node.op == "call_module" and node.target in layers
+def _same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return len(some) == len(others) and all(map(torch.equal, some, others))
 
 
 def _bytes(values: Values) -> float:

@@ -82,12 +82,6 @@ def pairs(
         yield from zip(given, wanted, strict=True)
 
 
-def inputs_of(model: nn.Module, name: str, calls: int, batches: Batches) -> Iterator[list[Tensor]]:
-    """What a convolution is given, batch by batch: a list of its calls."""
-    for images in batches():
-        yield seen_inputs(model, name, calls, images)
-
-
 @torch.no_grad()
 def seen_inputs(model: nn.Module, name: str, calls: int, images: Tensor) -> list[Tensor]:
     """What a convolution is given for some images, call by call."""
