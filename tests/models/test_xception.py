@@ -314,7 +314,8 @@ def test_a_dense_network_has_the_features_of_the_plain_one(output_stride, paddin
         for name, stage in expected.items():
             step = FINER[output_stride].get(name, 1)
             thinned = got[name][:, :, ::step, ::step]
-            torch.testing.assert_close(thinned, stage, atol=1e-12, rtol=0)
+            rounding = 1e-12 * float(stage.detach().abs().max())  # some stages are of thousands
+            torch.testing.assert_close(thinned, stage, atol=rounding, rtol=0)
         side = -(-(width - 6) // output_stride)  # the stem takes 6 pixels for its windows
         assert abs(got["exit"].shape[3] - side) <= 1
 

@@ -68,8 +68,11 @@ def test_logits_equal_keras(size):
         expected = keras_inception().call(x.permute(0, 2, 3, 1), training=False)
         logits = model(x)
         included = with_options(model, pool_border="include")(x)
-    assert expected.std() > 1  # logits as a trained network has them
-    assert (logits - expected).abs().max() <= 1e-4
+    # Logits of a trained network spread by about 2. These do by up to 10, and Keras' own are then
+    # up to 9e-5 from those in float64.
+    scale = float(expected.std()) / 2
+    assert scale > 1
+    assert (logits - expected).abs().max() <= 1e-4 * scale
     # The test notices what the average pooling divides by at the edges.
     assert (included - expected).abs().max() > 1e-2
 
