@@ -53,7 +53,9 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bands_give_the_answer_of_the_whole(kind: str):
-    network = small_segmenter(**KINDS[kind])
+    network = small_segmenter(**KINDS[kind]).double()  # some processors round float32 by 2e-4 here
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    first.register_forward_pre_hook(lambda module, args: args[0].double())
     pixels = smooth(170, 100)
     engine = TorchEngine(network)
     whole = answer(PhotoSegmenter(engine), pixels)
@@ -61,7 +63,7 @@ def test_bands_give_the_answer_of_the_whole(kind: str):
     banded = in_bands(engine)
     assert banded.in_bands(170, 100)
     found = answer(banded, pixels)
-    assert (found - whole).abs().max() < 1e-3  # the bar; rounding alone: 2e-4 on some processors
+    assert (found - whole).abs().max() < 1e-4
 
 
 def test_the_whole_is_what_the_network_itself_says():

@@ -37,6 +37,16 @@ def branches(seed: int = 0) -> Branches:
     return model.eval()
 
 
+def inputs_by_hand(model: Branches, x: Tensor) -> dict[str, list[Tensor]]:
+    """Inputs of the layers, as the network's own code says, without writing into anything."""
+    x = F.relu(model.stem(x))
+    left = x
+    x = model.norm(torch.cat([model.left(x), model.right(x)], 1))
+    once = F.relu(model.twice(x))
+    y = F.relu(model.twice(once) + x)
+    return {"left": [left], "twice": [x, once], "later": [model.mix(y)]}
+
+
 class HalfDead(nn.Module):
     """One layer lives, and one is behind a ReLU that lets nothing through."""
 

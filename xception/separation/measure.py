@@ -6,7 +6,7 @@ give for every rank at once.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -21,7 +21,7 @@ from xception.separation.fit import separate_quickly
 from xception.separation.harm import harms, importances
 from xception.separation.sites import Site, naming
 from xception.separation.statistics import PatchStatistics
-from xception.separation.watch import Batches, pairs, watch_all
+from xception.separation.watch import Batches, seen_inputs, watch_all
 
 GROUP_BYTES = 1 << 30  # of statistics that are kept at a time
 JUDGE_EVERY = 4  # of so many batches one measures harm, and the others fit
@@ -135,7 +135,7 @@ def _probe(
     offered: Sequence[Candidate],
 ) -> list[tuple[Candidate, nn.Module]]:
     """Some of the ways of each order, from the cheapest to the dearest one, fitted quickly."""
-    known.replay = partial(pairs, model, model, site.name, site.calls, fitting)
+    known.replay = partial(_again, model, site, known, fitting)
     chosen = []
     orders: dict[Order, None] = dict.fromkeys(one.order for one in offered)
     for order in orders:
@@ -148,6 +148,15 @@ def _probe(
         (one, separate_quickly(site.conv, rank=one.ranks, order=one.order, inputs=known))
         for one in chosen
     ]
+
+
+def _again(
+    model: nn.Module, site: Site, known: PatchStatistics, fitting: Batches
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What the layer is given and gives, once more."""
+    for images in fitting():
+        for x in seen_inputs(model, site.name, site.calls, images):
+            yield x, known.answers(x)
 
 
 def _teller(

@@ -7,17 +7,14 @@ needs, and the next layer is reached from there.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from xception.cost.count import evaluation
-from xception.separation.watch import Batches, seen_inputs
+from xception.separation.watch import Batches, seen_inputs, watch_all
 
 MOST_BYTES = 1 << 29
 PLAIN = (int, float, str, torch.Size, torch.dtype, torch.device)  # of what else a step may need
@@ -201,19 +198,15 @@ def _take(run: fx.Interpreter, node: fx.Node) -> None:
         del run.env[node]
 
 
-@torch.no_grad()
 def _inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, list[Tensor]]:
     """What layers are given in a whole run: by path and call."""
-    seen: dict[str, list[Tensor]] = defaultdict(list)
-
-    def keep(name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen[name].append(args[0].clone())
-
-    with ExitStack() as hooks, evaluation(model):
-        for name in layers:
-            conv = model.get_submodule(name)
-            hooks.callback(conv.register_forward_pre_hook(partial(keep, name)).remove)
-        model(images.clone())
+    seen: dict[str, list[Tensor]] = {name: [] for name in layers}
+    watch_all(
+        model,
+        [model.get_submodule(name) for name in layers],
+        lambda: [images.clone()],
+        lambda place, x, y: seen[layers[place]].append(x.clone()),
+    )
     return seen
 
 

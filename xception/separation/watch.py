@@ -4,8 +4,8 @@ Nothing is kept but what is asked for: a network runs batch by batch, and no fur
 convolution that is watched. What is seen is handed on at once and may be freed after that.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import torch
@@ -21,73 +21,36 @@ class _Enough(Exception):
     """Everything that was wanted has been seen; the rest of the network need not run."""
 
 
-@contextmanager
-def _seeing(conv: nn.Module, calls: int, *, outputs: bool) -> Iterator[list[Tensor]]:
-    """A list that fills with the input, or the output, of each call; the last one ends the run.
+@torch.no_grad()
+def seen_inputs(model: nn.Module, name: str, calls: int, images: Tensor) -> list[Tensor]:
+    """What a convolution is given for some images, call by call; the last one ends the run.
 
-    Where there are several calls, copies are kept: what runs between them may write into them.
+    Args:
+        model: the network.
+        name: the path of the convolution.
+        calls: how often it runs for one image.
+        images: a batch.
+
+    Raises:
+        ValueError: the network did not run as often through it.
     """
     seen: list[Tensor] = []
 
-    def keep(tensor: Tensor) -> None:
-        seen.append(tensor if calls == 1 else tensor.clone())
+    def before(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        # Copies, where there are several calls: what runs between them may write into them.
+        seen.append(args[0] if calls == 1 else args[0].clone())
         if len(seen) == calls:
             raise _Enough
 
-    def before(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        keep(args[0])
-
-    def after(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-        keep(out)
-
-    handle = (
-        conv.register_forward_hook(after) if outputs else conv.register_forward_pre_hook(before)
-    )
+    handle = model.get_submodule(name).register_forward_pre_hook(before)
     try:
-        yield seen
+        with evaluation(model):
+            model(images)
+    except _Enough:
+        return seen
     finally:
         handle.remove()
-
-
-def _run(model: nn.Module, images: Tensor) -> None:
-    try:
-        model(images)
-    except _Enough:
-        return
     raise ValueError("the network did not run as it did before: a convolution was not reached")
-
-
-def pairs(
-    changed: nn.Module, original: nn.Module, name: str, calls: int, batches: Batches
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """A convolution's inputs in the changed network, each beside its output in the original one.
-
-    Args:
-        changed: the network of which earlier layers have been exchanged.
-        original: the network as it was, or the same one.
-        name: the path of the convolution, which both still have.
-        calls: how often it runs for one image.
-        batches: the images.
-
-    Yields:
-        An input (b m h w) and an output (b n i j) of the same images.
-    """
-    ours, theirs = changed.get_submodule(name), original.get_submodule(name)
-    for images in batches():
-        with torch.no_grad(), evaluation(changed), evaluation(original):
-            with _seeing(theirs, calls, outputs=True) as wanted:
-                _run(original, images)
-            with _seeing(ours, calls, outputs=False) as given:
-                _run(changed, images)
-        yield from zip(given, wanted, strict=True)
-
-
-@torch.no_grad()
-def seen_inputs(model: nn.Module, name: str, calls: int, images: Tensor) -> list[Tensor]:
-    """What a convolution is given for some images, call by call."""
-    with evaluation(model), _seeing(model.get_submodule(name), calls, outputs=False) as given:
-        _run(model, images)
-    return given
 
 
 def watch_all(
