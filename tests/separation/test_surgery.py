@@ -17,9 +17,17 @@ from xception.separation.fit import Separated, separate
 from xception.separation.measure import measured
 from xception.separation.plan import make_plan
 from xception.separation.surgery import Photos, Prepared, exchange, prepare
-from xception.separation.watch import pairs
+from xception.separation.watch import seen_inputs
 
 from .networks import Branches, HalfDead, branches, images
+
+
+def pairs(changed, original, name, calls):
+    """What a layer is given in one network beside what it gives in another, both run anew."""
+    for part in batches():
+        ours, theirs = (seen_inputs(one, name, calls, part) for one in (changed, original))
+        for x, own in zip(ours, theirs, strict=True):
+            yield x, original.get_submodule(name)(own).detach()
 
 
 def batches():
@@ -39,7 +47,7 @@ def with_all_terms(prepared: Prepared, fitted: bool) -> tuple[nn.Module, list[Se
     for site in prepared.sites:
         if site.refusal is None:
             rank = site.most("depthwise_first")
-            seen = partial(pairs, changed, prepared.model, site.name, site.calls, batches)
+            seen = partial(pairs, changed, prepared.model, site.name, site.calls)
             done.append(separate(site.conv, rank=rank, inputs=seen if fitted else None))
             replace(changed, changed.get_submodule(site.name), done[-1].module)
     return changed, done
