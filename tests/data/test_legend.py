@@ -94,6 +94,37 @@ def test_the_last_entry_of_a_palette_may_be_a_class_of_its_own_colour() -> None:
     assert read(two, [[0, 255]], 3 * [0] + 3 * [255]) == [[0, 255]]  # black where there is nothing
 
 
+@pytest.mark.parametrize("value", ["", "{}: "])
+def test_what_fills_a_palette_up_is_no_class(value: str) -> None:
+    lines = ["ground 0 0 0", "road 200 0 0", "tree 0 200 0"]
+    three = legend("\n".join(value.format(i) + line for i, line in enumerate(lines)))
+    palette = [0, 0, 0, 200, 0, 0, 0, 200, 0]  # and black from 3 on
+    assert read(three, [[0, 1, 2, 255]], palette) == [[0, 1, 2, 255]]
+    with pytest.raises(UnknownValues) as caught:
+        read(three, [[0, 7, 7, 254]], palette)
+    assert caught.value.counts == {
+        "7 with the colour of 0": 2,
+        "254 with the colour of 0": 1,
+    }
+    # In another order black stands at 3 first, which is the one that counts.
+    assert read(three, [[0, 1, 3]], [200, 0, 0, 0, 200, 0, 1, 1, 1]) == [[1, 2, 0]]
+
+
+def test_an_entry_of_a_repeated_colour_counts_where_the_list_gives_its_number_so() -> None:
+    two = legend("0: road 200 0 0\n7: ground 0 0 0\n")
+    assert read(two, [[0, 1, 7]], [200, 0, 0]) == [[0, 1, 1]]
+    with pytest.raises(UnknownValues, match="8 with the colour of 1"):
+        read(two, [[0, 8]], [200, 0, 0])
+    last = legend("0: road 200 0 0\n255: ground 0 0 0\n")
+    assert read(last, [[0, 255]], [200, 0, 0]) == [[0, 1]]
+
+
+def test_entries_of_one_unknown_colour_are_counted_together() -> None:
+    with pytest.raises(UnknownValues) as caught:
+        read(legend("a 0 0 0\nb 1 1 1\n"), [[0, 1, 2]], [0, 0, 0, 9, 9, 9, 9, 9, 9])
+    assert caught.value.counts == {"#090909": 2}
+
+
 def test_numbers_written_as_grey_are_read_by_number_where_colours_mean_nothing() -> None:
     two = legend("road\nsky\n")
     assert read(two, [[[1, 1, 1], [0, 0, 0]]]) == [[1, 0]]

@@ -6,6 +6,7 @@ of its own, called after it, and 255 does not count.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -65,16 +66,11 @@ class Legend:
             return self._of_colours(raw.as_colours(), name)
         table = self._table(raw)
         if (table < 0)[values].any():
-            shown = raw.palette if raw.palette is not None else np.arange(256) * 0x010101
-            coloured = raw.kind in self.coloured
-            raise UnknownValues(
-                name,
-                {
-                    hexadecimal(int(shown[value])) if coloured else str(value): count
-                    for value, count in tally(values).items()
-                    if table[value] < 0
-                },
-            )
+            unknown: Counter[str] = Counter()
+            for value, count in tally(values).items():
+                if table[value] < 0:
+                    unknown[self._shown(raw, value)] += count
+            raise UnknownValues(name, unknown)
         return table.astype(np.uint8)[values]
 
     def like(self, classes: Sequence[str]) -> "Legend":
@@ -133,10 +129,22 @@ class Legend:
             numbers = [self.by_colour.get(value * 0x010101, _UNKNOWN) for value in range(256)]
         else:
             numbers = [self.by_colour.get(int(colour), _UNKNOWN) for colour in raw.palette]
-            # The border of objects, as in Pascal VOC, or a palette filled up to its end.
-            if numbers[IGNORED] == _UNKNOWN or raw.palette[IGNORED] in raw.palette[:IGNORED]:
+            # What fills a palette up to its end repeats a colour, mostly black: that is no class.
+            for value, first in enumerate(_firsts(raw.palette)):
+                if first < value and self.by_value.get(value) != numbers[value]:
+                    numbers[value] = _UNKNOWN
+            if numbers[IGNORED] == _UNKNOWN:  # the border of objects, as in Pascal VOC
                 numbers[IGNORED] = IGNORED
         return np.array(numbers, np.int16)
+
+    def _shown(self, raw: RawMask, value: int) -> str:
+        """What people are told of a number that means nothing."""
+        if raw.kind not in self.coloured:
+            return str(value)
+        colour = value * 0x010101 if raw.palette is None else int(raw.palette[value])
+        if raw.palette is not None and colour in self.by_colour:
+            return f"{value} with the colour of {_firsts(raw.palette)[value]}"
+        return hexadecimal(colour)
 
     def _of_colours(
         self, colours: UInt32[np.ndarray, "h w"], name: str
@@ -155,6 +163,12 @@ class Legend:
         if unknown:
             raise UnknownValues(name, {hexadecimal(c): count for c, count in unknown.items()})
         return found.reshape(colours.shape)
+
+
+def _firsts(palette: UInt32[np.ndarray, "256"]) -> list[int]:
+    """For each number of a palette the lowest number of the same colour."""
+    place: dict[int, int] = {}
+    return [place.setdefault(int(colour), value) for value, colour in enumerate(palette)]
 
 
 def default_colours(count: int) -> tuple[RGB, ...]:
