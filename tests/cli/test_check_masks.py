@@ -63,6 +63,16 @@ def test_what_was_found_can_be_overridden(xception, tmp_path: Path) -> None:
     assert camvid["classes"][3] == "road"
 
 
+def test_a_class_is_ignored_where_masks_are_read_by_colour(xception, scenes: Path) -> None:
+    every = json.loads(xception("check", scenes, "--json").stdout)
+    result = xception("check", scenes, "--ignore", "1", "--json")
+    answer = json.loads(result.stdout)
+    assert answer["classes"] == ["ground", "square", "triangle"]
+    for split, pixels in every["pixels"].items():
+        assert answer["ignored_pixels"][split] == pixels.pop("disc")
+        assert answer["pixels"][split] == pixels
+
+
 def test_wrong_wishes(xception, scenes: Path, tmp_path: Path) -> None:
     for arguments, message in (
         (("--size", "32"), "those with masks keep their size"),

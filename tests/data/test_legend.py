@@ -182,6 +182,26 @@ def test_ignoring_more_values() -> None:
             wrong([256])
 
 
+def test_a_value_to_ignore_takes_the_colour_of_its_class_along() -> None:
+    two = legend("ground 0 0 0\nroad 200 0 0\ntree 0 200 0\n").ignoring([1])
+    assert two.classes == ("ground", "tree")
+    assert two.colours == ((0, 0, 0), (0, 200, 0))
+    expected = [[0, 255, 1]]
+    assert read(two, [[0, 1, 2]]) == expected
+    assert read(two, [[[0, 0, 0], [200, 0, 0], [0, 200, 0]]]) == expected
+    assert read(two, [[0, 1, 2]], [0, 0, 0, 200, 0, 0, 0, 200, 0]) == expected
+
+
+def test_a_value_without_a_class_can_be_ignored_in_a_palette() -> None:
+    two = legend("ground 0 0 0\nroad 200 0 0\n").ignoring([2, 7])
+    palette = [0, 0, 0, 200, 0, 0, 9, 9, 9]  # and black from 3 on
+    assert read(two, [[0, 1, 2, 7]], palette) == [[0, 1, 255, 255]]
+    with pytest.raises(UnknownValues, match="8 with the colour of 0"):
+        read(two, [[0, 8]], palette)
+    said = legend("0: ground 0 0 0\n1: road 200 0 0\n2: void\n7: ignored\n")  # as the error advises
+    assert read(said, [[0, 1, 2, 7]], palette) == [[0, 1, 255, 255]]
+
+
 def test_found_numbers() -> None:
     one = found(raw([[0, 5]]), raw([[5, 255, 17]]))
     assert one.classes == ("class 0", "class 5", "class 17")

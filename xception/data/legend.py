@@ -53,6 +53,8 @@ class Legend:
     """Packed colour: class number; empty where colours mean nothing."""
     coloured: frozenset[Kind]
     """The kinds of masks that are read by colour; the others are read by value."""
+    uncounted: frozenset[int] = frozenset({IGNORED})
+    """Numbers that do not count in a palette either, where their colour there says no class."""
 
     def read(self, raw: RawMask, name: str) -> UInt8[np.ndarray, "h w"]:
         """The class number of each pixel. `name` is that of the mask, for the error.
@@ -99,7 +101,8 @@ class Legend:
     def ignoring(self, values: Iterable[int]) -> "Legend":
         """The same, but pixels of these values do not count; classes left without any are gone.
 
-        Raises `UserError` for a value that no mask can hold, or where masks are read by colour.
+        The colour of a class goes with its value. Raises `UserError` for a value that no mask can
+        hold, or where values mean nothing.
         """
         values = tuple(values)
         if not values:
@@ -110,7 +113,9 @@ class Legend:
                 "values to ignore; name what does not count `ignored` in classes.txt"
             )
         by_value = {**self.by_value, **dict.fromkeys(values, IGNORED)}
-        left = {*by_value.values(), *self.by_colour.values()} - {IGNORED}
+        gone = {self.by_value.get(value) for value in values} - {*by_value.values()}
+        by_colour = {key: IGNORED if of in gone else of for key, of in self.by_colour.items()}
+        left = {*by_value.values(), *by_colour.values()} - {IGNORED}
         kept = [number for number in range(len(self.classes)) if number in left]
         renumbered = {old: new for new, old in enumerate(kept)} | {IGNORED: IGNORED}
         return dataclasses.replace(
@@ -118,7 +123,8 @@ class Legend:
             classes=tuple(self.classes[number] for number in kept),
             colours=tuple(self.colours[number] for number in kept),
             by_value={value: renumbered[of] for value, of in by_value.items()},
-            by_colour={colour: renumbered[of] for colour, of in self.by_colour.items()},
+            by_colour={colour: renumbered[of] for colour, of in by_colour.items()},
+            uncounted=self.uncounted.union(values),
         )
 
     def _table(self, raw: RawMask) -> Int16[np.ndarray, "256"]:
@@ -133,8 +139,9 @@ class Legend:
             for value, first in enumerate(_firsts(raw.palette)):
                 if first < value and self.by_value.get(value) != numbers[value]:
                     numbers[value] = _UNKNOWN
-            if numbers[IGNORED] == _UNKNOWN:  # the border of objects, as in Pascal VOC
-                numbers[IGNORED] = IGNORED
+            for value in self.uncounted:  # 255: the border of objects, as in Pascal VOC
+                if numbers[value] == _UNKNOWN:
+                    numbers[value] = IGNORED
         return np.array(numbers, np.int16)
 
     def _shown(self, raw: RawMask, value: int) -> str:
@@ -213,6 +220,9 @@ def legend_of(specs: Sequence[ClassSpec], *, by_palette: bool = True) -> Legend:
         if spec.colour is not None and None not in colours
     }
     by_value = {s.value: number.get(id(s), IGNORED) for s in specs if s.value is not None}
+    by_number = {value for value, of in by_value.items() if of == IGNORED} - {
+        s.value for s in specs if s.colour is not None
+    }
     kinds: frozenset[Kind] = frozenset(("palette", "colour") if by_palette else ("colour",))
     return Legend(
         classes=tuple(spec.name for spec in classes),
@@ -220,6 +230,7 @@ def legend_of(specs: Sequence[ClassSpec], *, by_palette: bool = True) -> Legend:
         by_value={IGNORED: IGNORED, **by_value},
         by_colour=by_colour,
         coloured=kinds if by_colour else frozenset(),
+        uncounted=frozenset({IGNORED, *by_number}),
     )
 
 
