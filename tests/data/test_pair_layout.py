@@ -80,6 +80,12 @@ def test_the_mask_of_the_same_name_goes_before_one_with_an_ending() -> None:
     assert found.unpaired == ("masks/a_L.png",)
 
 
+def test_one_mask_is_not_that_of_two_photos() -> None:
+    found = find(["images/3.jpg", "images/3_L.jpg", "masks/3_L.png"])
+    assert rows(found) == {("images/3_L.jpg", "masks/3_L.png", None)}
+    assert found.unpaired == ("images/3.jpg",)
+
+
 def test_partners_that_are_not_there() -> None:
     found = find(["images/a.jpg", "images/b.jpg", "masks/a.png", "masks/c.png", "readme.txt"])
     assert rows(found) == {("images/a.jpg", "masks/a.png", None)}

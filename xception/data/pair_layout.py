@@ -200,11 +200,13 @@ def _role(folder: str) -> tuple[Literal["image", "mask"] | None, Split | None]:
 def _partners(photos: dict[_Key, list[str]], masks: dict[_Key, list[str]]) -> dict[str, str]:
     """Photo: mask. The mask of the same name, or the only one of that name with an ending.
 
-    Raises `UserError` where there are two of either.
+    A mask that is called as a photo is that photo's and no other's. Raises `UserError` where there
+    are two of either.
     """
     shortened: dict[_Key, list[str]] = {}
     for key, same in masks.items():
-        if ending := _MASK_ENDING.search(key[-1]):
+        ending = _MASK_ENDING.search(key[-1])
+        if ending and key not in photos:
             shortened.setdefault((*key[:-1], key[-1][: ending.start()]), []).extend(same)
     partners = {}
     for key, same in photos.items():
