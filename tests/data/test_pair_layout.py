@@ -106,6 +106,25 @@ def test_two_of_one_name_are_refused(names: list[str]) -> None:
         find(names)
 
 
+@pytest.mark.parametrize(
+    ("photo", "mask"),
+    [
+        ("images/IMG_1.JPG", "masks/img_1.png"),
+        ("images/IMG_1.JPG", "masks/img_1_Mask.PNG"),
+        ("images/fe\u0301e.jpg", "masks/f\xe9e.png"),  # é in two signs and in one
+        ("images/f\xe9e.jpg", "masks/fe\u0301e_gt.png"),
+        ("images/e\u0301te\u0301/1.jpg", "masks/\xe9t\xe9/1.png"),
+    ],
+)
+def test_one_name_may_be_written_in_several_ways(photo: str, mask: str) -> None:
+    assert rows(find([photo, mask])) == {(photo, mask, None)}
+
+
+def test_names_that_differ_in_nothing_but_case_are_two_of_one_name() -> None:
+    with pytest.raises(UserError, match="keep one photo and one mask of a name"):
+        find(["images/a.jpg", "images/A.jpg", "masks/a.png", "masks/A.png"])
+
+
 def test_two_photos_of_one_name_do_not_matter_without_a_mask() -> None:
     assert len(find(["images/a.jpg", "images/a.png", "images/b.png", "masks/b.png"]).rows) == 1
 

@@ -7,7 +7,7 @@ from typing import Literal
 from xception.data.folders import must_exist
 from xception.data.layout import top_folder
 from xception.data.names import is_table
-from xception.data.pair_layout import find_pairs
+from xception.data.pair_layout import find_pairs, unmatched
 from xception.data.store import Store, store_at
 from xception.data.table import looks_like_table
 from xception.errors import UserError
@@ -18,8 +18,10 @@ Task = Literal["classification", "segmentation"]
 def task_of(path: str | Path) -> Task:
     """What `path` is for: "segmentation" where photos have masks beside them (see `pair_layout`).
 
-    Decided by the names of the files alone; no picture is opened. A table at the top means
-    classification, whatever else is there.
+    So it is where photos and masks lie beside each other but are not called alike: "images" and
+    "masks" are no classes, and `open_pairs` will say how masks must be called. Decided by the names
+    of the files alone; no picture is opened. A table at the top means classification, whatever else
+    is there.
 
     Raises `UserError` if there is nothing at `path` or it cannot be looked into.
     """
@@ -35,7 +37,9 @@ def task_of(path: str | Path) -> Task:
         found = find_pairs(names, store.read)
     except UserError:  # pairs, but something is wrong with them: `open_pairs` will say what
         return "segmentation"
-    return "classification" if found is None else "segmentation"
+    if found is None and unmatched(names) is None:
+        return "classification"
+    return "segmentation"
 
 
 def _has_table(store: Store, names: tuple[str, ...]) -> bool:

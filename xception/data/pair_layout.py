@@ -5,7 +5,7 @@ Understood are
 - folders: `images/` beside `masks/`, `labels/` or `annotations/` (or other usual names), with
   splits above them (`train/images`), below them (`images/train`), within their names (`trainannot`
   beside `train`), or none; a mask is called as its photo, perhaps with `_mask`, `_L` or the like at
-  the end;
+  the end, in upper or lower case;
 - Pascal VOC: `JPEGImages`, `SegmentationClass`, `ImageSets/Segmentation/train.txt` and `val.txt`;
 - Cityscapes: `leftImg8bit` and `gtFine`;
 - CamVid: folders with the names of its films.
@@ -15,6 +15,7 @@ A split of which no photo has a mask is left out: test masks are often kept back
 
 import posixpath
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -38,6 +39,10 @@ MASK_FOLDERS = frozenset(
 _ROLES = r"(annots?|annotations?|labels?|masks?|gt|images?|imgs?)"
 _SPLIT_AND_ROLE = re.compile(rf"(?P<split>[a-z]+?)[ _-]?(?P<role>{_ROLES})")
 _ROLE_AND_SPLIT = re.compile(rf"(?P<role>{_ROLES})[ _-](?P<split>[a-z]+)")
+#: Folders of Pascal VOC and Cityscapes, as far as they tell that there should be masks.
+_PUBLIC_FOLDERS = re.compile(
+    r"(?P<image>jpegimages|leftimg8bit)|(?P<mask>segmentationclass.*|gtfine)"
+)
 _MASK_ENDING = re.compile(
     r"[ _.-](masks?|labels?|gt|seg|segmentation|annotation|annot|l)\Z", re.IGNORECASE
 )
@@ -58,6 +63,7 @@ class Found(NamedTuple):
 
 
 _Key = tuple[str, ...]
+_Role = Literal["image", "mask"]
 
 
 class _Place(NamedTuple):
@@ -89,6 +95,45 @@ def find_pairs(
     said = f"photos in {_folder(first.photo)}, masks in {_folder(first.mask)}"
     several = len({_folder(row.photo) for row in rows.pairs}) > 1
     return _found("folders", said + (" and so on" if several else ""), rows, None)
+
+
+def unmatched(names: Iterable[str]) -> str | None:
+    """Why photos and masks that lie beside each other are no pairs, or None where none lie so.
+
+    For names among which `find_pairs` found nothing: class folders are not called images and masks.
+    """
+    first: dict[tuple[str, ...], str] = {}  # photo or mask of a folder
+    for name in names:
+        if is_photo(name):
+            first.setdefault(tuple(name.split("/")[:-1]), name)
+    masked_splits = _masked_splits(first)
+    sides: dict[tuple[str, ...], dict[_Role, tuple[str, int]]] = {}
+    for folders, name in first.items():
+        at = _role_at(folders, masked_splits) or _public_role_at(folders)
+        if at is not None:
+            depth, role, _ = at
+            sides.setdefault(folders[:depth], {}).setdefault(role, (name, depth))
+    for side in sides.values():
+        if len(side) == 2:
+            return _why_unmatched(*side["image"], side["mask"][0])
+    return None
+
+
+def _why_unmatched(photo: str, depth: int, mask: str) -> str:
+    parts, folder = photo.split("/"), mask.split("/")[depth]
+    if folder.casefold() == "gtfine":
+        shot = "train/aachen/aachen_000000_000019"
+        return (
+            f"{photo} and {mask} are no pair of Cityscapes: those are called "
+            f"leftImg8bit/{shot}_leftImg8bit.png and gtFine/{shot}_gtFine_labelIds.png"
+        )
+    if folder.casefold().startswith("segmentationclass"):
+        folder = "SegmentationClass"
+    right = "/".join((*parts[:depth], folder, *parts[depth + 1 : -1], _stem(photo)))
+    return (
+        f"no mask is called as its photo: {photo} wants {right}.png, or with _mask, _label, _gt, "
+        f"_seg or _L at the end of the name; there is {mask}"
+    )
 
 
 def _found(layout: Layout, said: str, rows: Rows, known: Known | None) -> Found:
@@ -131,13 +176,7 @@ def _find_folders(names: Iterable[str]) -> Rows | None:
     """Pairs of `images/` and `masks/` by whatever usual name."""
     places = {name: tuple(name.split("/")[:-1]) for name in names}
     seen = set(places.values())
-    masked_splits = {
-        (*folders[:i], split)
-        for folders in seen
-        for i, folder in enumerate(folders)
-        for role, split in [_role(folder)]
-        if role == "mask" and split is not None
-    }
+    masked_splits = _masked_splits(seen)
     place_of = {folders: _place(folders, masked_splits) for folders in seen}
     photos: dict[_Key, list[str]] = {}
     masks: dict[_Key, list[str]] = {}
@@ -151,7 +190,8 @@ def _find_folders(names: Iterable[str]) -> Rows | None:
         stem = _stem(name)
         if role == "mask" and posixpath.splitext(stem)[1].lower() in SUFFIXES:
             stem = _stem(stem)  # photo.jpg.png
-        (photos if role == "image" else masks).setdefault((*place.key, stem), []).append(name)
+        key = (*place.key, _alike(stem).casefold())
+        (photos if role == "image" else masks).setdefault(key, []).append(name)
     partners = _partners(photos, masks)
     if not partners:
         return None
@@ -163,27 +203,60 @@ def _find_folders(names: Iterable[str]) -> Rows | None:
     return Rows(pairs, alone, (), None)
 
 
+def _alike(name: str) -> str:
+    """é may be stored as one sign or as e with an accent, as on a Mac."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _masked_splits(seen: Iterable[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """Where a split is part of the name of a folder of masks: trainannot, as folders and split."""
+    return {
+        (*folders[:i], split)
+        for folders in seen
+        for i, folder in enumerate(folders)
+        for role, split in [_role(folder)]
+        if role == "mask" and split is not None
+    }
+
+
 def _place(
     folders: tuple[str, ...], masked_splits: set[tuple[str, ...]]
-) -> tuple[Literal["image", "mask"], _Place] | None:
-    """The role that the folders give a file, by the innermost that says one, and its place."""
+) -> tuple[_Role, _Place] | None:
+    """The role that the folders give a file, and its place."""
+    at = _role_at(folders, masked_splits)
+    if at is None:
+        return None
+    i, role, split = at
+    before, after = [*map(_alike, folders[:i])], [*map(_alike, folders[i + 1 :])]
+    if split is None and before and (split := split_named(before[-1])):
+        before.pop()
+    if split is None and after and (split := split_named(after[0])):
+        del after[0]
+    return role, _Place((*before, f"/{split}", *after), split)  # no folder is called /train
+
+
+def _role_at(
+    folders: tuple[str, ...], masked_splits: set[tuple[str, ...]]
+) -> tuple[int, _Role, Split | None] | None:
+    """The innermost folder that says a role: its depth, the role, the split within its name."""
     for i in reversed(range(len(folders))):
         role, split = _role(folders[i])
         bare = split_named(folders[i])
         if role is None and bare is not None and (*folders[:i], bare) in masked_splits:
             role, split = "image", bare  # train beside trainannot
-        if role is None:
-            continue
-        before, after = list(folders[:i]), list(folders[i + 1 :])
-        if split is None and before and (split := split_named(before[-1])):
-            before.pop()
-        if split is None and after and (split := split_named(after[0])):
-            del after[0]
-        return role, _Place((*before, f"/{split}", *after), split)  # no folder is called /train
+        if role is not None:
+            return i, role, split
     return None
 
 
-def _role(folder: str) -> tuple[Literal["image", "mask"] | None, Split | None]:
+def _public_role_at(folders: tuple[str, ...]) -> tuple[int, _Role, None] | None:
+    for i, folder in enumerate(folders):
+        if found := _PUBLIC_FOLDERS.fullmatch(folder.casefold()):
+            return i, "image" if found["image"] else "mask", None
+    return None
+
+
+def _role(folder: str) -> tuple[_Role | None, Split | None]:
     """What a folder of this name holds, and the split that is part of the name."""
     folder = folder.casefold()
     if folder in IMAGE_FOLDERS:

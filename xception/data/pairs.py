@@ -22,7 +22,7 @@ from xception.data.images import ImageError, read_file
 from xception.data.legend import Legend, Sight, legend_found, legend_of, sight_of
 from xception.data.masks import IGNORED, RGB, decode_mask
 from xception.data.names import is_hidden, some
-from xception.data.pair_layout import Found, Layout, find_pairs
+from xception.data.pair_layout import Found, Layout, find_pairs, unmatched
 from xception.data.splits import Split
 from xception.data.store import Store, store_at
 from xception.data.table import Row
@@ -128,10 +128,7 @@ def open_pairs(
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     if found is None:
-        raise UserError(
-            f"{path}: no photo with a mask there{'' if layout is None else f' ({layout})'}; "
-            "put photos into images/ and masks of the same names into masks/"
-        )
+        raise UserError(f"{path}: {_why_none(names, layout)}")
     file = _class_file(names, found) if classes is None else None
     legend, origin = _legend(store, found, file, classes)
     legend = legend.ignoring(ignore)
@@ -154,6 +151,16 @@ def open_pairs(
         unpaired=found.unpaired,
         ignored=tuple(name for name in names if name not in used),
         notes=(*found.notes, origin),
+    )
+
+
+def _why_none(names: Sequence[str], layout: Layout | None) -> str:
+    why = unmatched(names)
+    if why is not None and layout in (None, "folders", "camvid"):
+        return why
+    return (
+        f"no photo with a mask there{'' if layout is None else f' ({layout})'}; "
+        "put photos into images/ and masks of the same names into masks/"
     )
 
 
