@@ -90,6 +90,8 @@ def test_json_and_a_table(xception, photos: Path, trained: Path, tmp_path: Path)
     assert table.stderr == ""
     assert table.stdout.splitlines()[0].split()[:3] == ["layer", "order", "rank"]
     assert "of the answers as before" in table.stdout
+    assert "left as they are: " in table.stdout
+    assert "1×1: it is pointwise already" in table.stdout
 
 
 def test_as_few_macs_as_the_accuracy_allows(xception, photos, trained, tmp_path: Path):

@@ -1,6 +1,7 @@
 import itertools
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -110,6 +111,14 @@ def test_one_rank_where_it_pays(known, rank: int):
             assert one.macs < site.macs
     # 8 terms of 9 + 24 MACs a slice are more than the 216 of a filter of 3 x 3 over 24 channels.
     assert ("twice" in plan.choices) == (rank < 8)
+
+
+def test_ranks_of_other_kinds(known):
+    sites, _, total = known
+    assert of_rank(sites, total, np.int64(2)) == of_rank(sites, total, 2)
+    for rank in (0, -1):
+        with pytest.raises(ValueError, match="the least is 1"):
+            of_rank(sites, total, rank)
 
 
 def test_energy_that_is_kept():

@@ -203,9 +203,39 @@ class Adding(Row):
         return super().forward(x * torch.tensor(0.5))
 
 
+class Counting(Row):
+    """Hides from a trace that it looks at the size of the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, Tensor) and len(x) > 1:
+            x = x - x.mean(0, keepdim=True)
+        return super().forward(x)
+
+
+class Stale(Row):
+    """Between its two runs a layer needs what was kept beside the values before the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        self.get_buffer("mean").copy_(x.square().mean().reshape(1))
+        x = self.blocks[0](x)
+        return self.blocks[1](self.blocks[1](x) * self.get_buffer("mean")).mean((2, 3))
+
+
 @pytest.mark.parametrize(
     ("network", "steps"),
-    [(Wilful, False), (Seeing, False), (Shared, True), (Remembering, False), (Adding, False)],
+    [
+        (Wilful, False),
+        (Seeing, False),
+        (Shared, True),
+        (Remembering, False),
+        (Adding, False),
+        (Counting, False),
+    ],
 )
 def test_networks_that_are_hard_to_write_down(network: type[Row], steps: bool):
     torch.manual_seed(0)
@@ -214,6 +244,64 @@ def test_networks_that_are_hard_to_write_down(network: type[Row], steps: bool):
     walk = walked(model, LAYERS)
     assert (walk._steps is not None) == steps
     assert set(vars(model)) == attributes
+
+
+def test_what_is_kept_beside_the_values_is_not_relied_on():
+    torch.manual_seed(0)
+    assert walked(Stale().eval(), [(LAYERS[1][0], 2)])._steps is None
+
+
+class Storing(Row):
+    """Keeps a value where it then fails to be written down."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept = self.stem(x)
+        assert self.kept.shape[1] == 8
+        return self.blocks(self.kept).mean((2, 3))
+
+
+def test_what_stands_for_a_value_does_not_stay_in_the_network():
+    model = Storing()
+    model(images(1))
+    walked(model, LAYERS)
+    assert type(model.kept) is Tensor
+
+
+class Gate(nn.Module):
+    """Remembers whether there was a large value, which its network then asks."""
+
+    def __init__(self, limit: float):
+        super().__init__()
+        self.limit, self.open = limit, False
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.open = bool(x.max() > self.limit)
+        return x
+
+
+class Gated(Row):
+    def __init__(self, limit: float):
+        super().__init__()
+        self.gate = Gate(limit)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.gate(x)
+        return super().forward(3 * x - 1 if self.gate.open else x)
+
+
+def test_a_walk_that_went_astray_is_told_in_the_end():
+    """No image of the start opens the gate, and one of the others does."""
+    largest = sorted(float(one.max()) for one in batches())
+    model = Gated(0.5 * (largest[-1] + largest[-2]))
+    ordered = sorted(batches(), key=lambda one: float(one.max()))
+    layers = [name for name, _ in LAYERS]
+    walk = Walk(model, layers, ordered[0].clamp(-1, 1), 6)
+    assert walk._steps is not None
+    assert walk.proven(lambda: ordered[:-1], *LAYERS[1])
+    assert not walk.proven(lambda: ordered, *LAYERS[1])
+    walk.give_up()
+    assert walk.proven(lambda: ordered, *LAYERS[1])
+    assert same(inputs(walk, *LAYERS[1]), from_the_start(model, *LAYERS[1]))
 
 
 @pytest.mark.parametrize("name", ["xception", "mobilenet_v1", "inception_v3", "deeplab_v3plus"])

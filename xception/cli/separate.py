@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -238,6 +239,13 @@ def new_card(bench: Bench, final: Classifier, report: Separation) -> Card:
     )
 
 
+def left_as_they_are(report: Separation) -> str:
+    """How many convolutions were not exchanged, by the reason, the most frequent first."""
+    reasons = Counter(one.reason for one in report.left).most_common()
+    said = "; ".join(f"{number} ({reason})" for reason, number in reasons)
+    return f"left as they are: {said or 'none'}\n"
+
+
 def print_separation(report: Separation, out: Path) -> None:
     """What a person wants to know of it, on stdout."""
     columns = ["layer", "order", "rank", "MACs", "error", "ms before", "after"]
@@ -254,9 +262,10 @@ def print_separation(report: Separation, out: Path) -> None:
         for layer in report.layers
     ]
     print_table(columns, rows, right=columns[2:])
+    show(left_as_they_are(report))
     before, after = report.before, report.after
     show(
-        f"\nMACs {before.macs:,} -> {after.macs:,} ({percent(after.macs / before.macs)}), "
+        f"MACs {before.macs:,} -> {after.macs:,} ({percent(after.macs / before.macs)}), "
         f"{before.ms:.1f} -> {after.ms:.1f} ms for one photo\n"
         f"{'accuracy' if report.score == 'top1' else 'mean average precision'} "
         f"{percent(before.score)} -> {percent(after.score)} on "

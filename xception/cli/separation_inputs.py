@@ -90,7 +90,8 @@ def check_splits(bench: Bench, target: Target, fractions: Sequence[float], path:
 
 def check_layers(model: Classifier, names: Sequence[str]) -> None:
     """Refuse names of convolutions that the network does not have."""
-    known = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    every = model.named_modules(remove_duplicate=False)
+    known = {name: m for name, m in every if isinstance(m, nn.Conv2d)}
     for name in names:
         if name not in known:
             raise UserError(

@@ -1,6 +1,7 @@
 """One convolution exchanged: the empty module that can stand in its place, and its weights."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from jaxtyping import Float
@@ -42,8 +43,8 @@ def separated_like(
 ) -> SeparableConv2d | SeparatedConv2d:
     """The module that can stand in the place of a convolution, with all weights 0.
 
-    It has the convolution's geometry, device (`meta` too), type and mode. `fill` gives it weights,
-    or a state dictionary. No random numbers are drawn.
+    It has the convolution's geometry, device (`meta` too), type and mode, and learns if that does.
+    `fill` gives it weights, or a state dictionary. No random numbers are drawn.
 
     Args:
         conv: the regular convolution.
@@ -64,10 +65,11 @@ def separated_like(
     with torch.device("meta"):
         module = _module(conv, order, each, bias)
     # Not the weight, which a parametrization may make anew, and move on with, each time it is read.
-    stored = next(conv.parameters())
+    stored = next(chain(conv.parameters(), conv.buffers()))
     module = module.to_empty(device=stored.device).to(stored.dtype)
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
+        parameter.requires_grad_(stored.requires_grad)
     return module.train(conv.training)
 
 

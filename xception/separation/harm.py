@@ -125,9 +125,15 @@ def _forward(
     with ExitStack() as hooks, torch.enable_grad():
         for place, conv in enumerate(convolutions):
             hooks.callback(conv.register_forward_hook(partial(after, place)).remove)
-        answers = model(images.detach().clone().requires_grad_())
+        # Not with the leaf itself, into which a network could not write.
+        answers = model(images.detach().requires_grad_().clone())
     if not isinstance(answers, Tensor):
         raise ValueError(f"the network must answer with one tensor, not {type(answers).__name__}")
+    if not answers.requires_grad:
+        raise UserError(
+            "the network's answers have no derivatives, by which errors of its layers are judged: "
+            "let it run without no_grad, give what stands before argmax, or plan by rank or energy"
+        )
     if not torch.isfinite(answers).all():
         raise UserError("the network's answers to the photos are not all finite numbers")
     return answers, seen
@@ -173,11 +179,17 @@ def _harm(
     whole = all(len(error) == images for error in errors)
     total = 0.0
     for own in gradients:
-        parts = [(g * e).flatten(1).sum(1) for g, e in zip(own, errors, strict=True)]
+        parts = [_products(g, e) for g, e in zip(own, errors, strict=True)]
         if not whole:
             parts = [part.sum(0, keepdim=True) for part in parts]
         total += float(torch.stack(parts).sum(0).double().square().sum())
     return total / len(gradients)
+
+
+def _products(gradients: Tensor, errors: Tensor) -> Tensor:
+    """Their inner product for each image, in single precision at least."""
+    wide = torch.promote_types(gradients.dtype, torch.float32)
+    return (gradients.to(wide) * errors.to(wide)).flatten(1).sum(1)
 
 
 def _counted(answers: Tensor, sigmoid: bool) -> Tensor:

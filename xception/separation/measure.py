@@ -12,8 +12,10 @@ from functools import partial
 from itertools import islice
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
+from xception.cost.count import evaluation
 from xception.layers.separable import Order
 from xception.separation.algebra import separability
 from xception.separation.candidates import Candidate, Choice, Menu, operable, ways
@@ -91,7 +93,19 @@ def measured(
             judged = [one._replace(harm=harm) for (one, _), harm in zip(own, hurt, strict=True)]
             menu[site.name] = [spread(one, judged) for one in all_ways]
         importance |= {site.name: weight for site, weight in zip(group, weights, strict=True)}
+    if menu:
+        _settle(model, next(iter(judging())))
     return Measured(menu, importance)
+
+
+@torch.no_grad()
+def _settle(model: nn.Module, images: Tensor) -> None:
+    """Run it once more without derivatives.
+
+    What a network keeps of a run, a weight that is made anew among it, cannot be copied with them.
+    """
+    with evaluation(model):
+        model(images[:1].clone())
 
 
 def groups(sites: Sequence[Site], most_bytes: int = GROUP_BYTES) -> list[list[Site]]:

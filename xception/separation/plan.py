@@ -4,8 +4,10 @@ The harms of single exchanges are taken to add up. To keep within a number of MA
 knapsack in which one way is picked for each layer, and leaving a layer as it is is one of the ways.
 """
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -95,12 +97,19 @@ def within_macs(sites: Sequence[Site], menu: Menu, total_macs: int, budget: int)
 
 
 def of_rank(
-    sites: Sequence[Site], total_macs: int, rank: int, orders: Sequence[Order] = ORDERS
+    sites: Sequence[Site], total_macs: int, rank: SupportsIndex, orders: Sequence[Order] = ORDERS
 ) -> Plan:
-    """One rank for all slices of all layers, where it is cheaper, in the order of less error."""
+    """One rank for all slices of all layers, where it is cheaper, in the order of less error.
+
+    Raises:
+        ValueError: a rank below 1.
+    """
+    terms = operator.index(rank)  # numbers of other libraries are no `int`
+    if terms < 1:
+        raise ValueError(f"a rank of {terms}; the least is 1")
     choices = {}
     for site in sites:
-        own = of_one_rank(site, rank, orders)
+        own = of_one_rank(site, terms, orders)
         if own:
             choices[site.name] = min(own, key=lambda one: (one.error, one.macs))
     return make_plan(sites, total_macs, choices)

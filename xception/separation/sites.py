@@ -16,6 +16,7 @@ from xception.cost.count import evaluation
 from xception.errors import UserError
 from xception.layers.regular import refusal
 from xception.layers.separable import Order
+from xception.separation.stand_in import irreplaceable
 from xception.separation.watch import Batches, watch_all
 from xception.separation.windows import regular_macs
 
@@ -135,9 +136,7 @@ def find_sites(
     convolutions: dict[nn.Module, str] = {
         module: name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)
     }
-    unknown = set(keep) - set(convolutions.values())
-    if unknown:
-        raise ValueError(f"no convolution of the network is called {min(unknown)!r}")
+    kept = {_called(model, name) for name in keep}
     reasons = {conv: refusal(conv) for conv in convolutions}  # before hooks of ours stand there
     calls: dict[nn.Module, list[tuple[int, int]]] = {}
 
@@ -148,12 +147,14 @@ def find_sites(
             by_name = "its input is given by name, which another module need not know"
             reasons[module] = reasons[module] or by_name
         (x,) = (*args, *named.values())
+        if x.ndim != 4:
+            reasons[module] = reasons[module] or "it is given an image without a batch"
         calls.setdefault(module, []).append((_places(x), _places(out)))
 
     handles = [conv.register_forward_hook(note, with_kwargs=True) for conv in convolutions]
     try:
         with torch.no_grad(), evaluation(model):
-            model(image[:1])
+            model(image[:1].clone())  # it may write into what it is given
     finally:
         for handle in handles:
             handle.remove()
@@ -169,19 +170,31 @@ def find_sites(
             outputs=sum(after for _, after in seen),
             refusal=reasons[conv],
         )
-        sites.append(replace(site, refusal=_left(site, keep)))
-    return sites
+        sites.append(replace(site, refusal=_left(site, site.conv in kept)))
+    operable = [site for site in sites if site.refusal is None]
+    refused = irreplaceable(model, image[:1], operable)
+    return [replace(s, refusal=refused[s.name]) if s.name in refused else s for s in sites]
 
 
-def _left(site: Site, keep: Sequence[str]) -> str | None:
-    """Why a convolution is left as it is."""
+def _called(model: nn.Module, name: str) -> nn.Conv2d:
+    """The convolution of a path; of several paths to the same one, any will do."""
+    found = dict(model.named_modules(remove_duplicate=False)).get(name)
+    if not isinstance(found, nn.Conv2d):
+        raise ValueError(f"no convolution of the network is called {name!r}")
+    return found
+
+
+def _left(site: Site, kept: bool) -> str | None:
+    """Why a convolution is left as it is, as far as it alone can tell."""
     if site.refusal is not None:
         return site.refusal
+    if not site.name:
+        return "it is the whole network"
     if not site.calls:
         return "it does not run"
     if site.conv.in_channels <= FEW_CHANNELS:
         return f"it sees only {site.conv.in_channels} channels, in which there is little to save"
-    if site.name in keep:
+    if kept:
         return "it was to be left"
     return None if site.pays else "no rank makes it cheaper"
 

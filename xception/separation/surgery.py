@@ -9,6 +9,8 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +81,8 @@ def exchange(
         plan: what to exchange, and how.
         sites: of the network.
         photos: what layers are fitted to; None takes the best approximation of the kernels.
-        told: is given each layer when it is done.
+        told: is given each layer when it is done; once more where it has to be done once more, as
+            the network did not run as it was written down (see `walk`).
 
     Raises:
         UserError: a layer would cost as much as it does, or more, and so nothing is changed; or one
@@ -92,6 +95,29 @@ def exchange(
         names = [site.name for site in planned]
         some = next(iter(photos.batches()))
         walks = [Walk(one, names, some, photos.count) for one in (model, original)]
+    before = {site.name: model.get_submodule(site.name) for site in planned}
+    try:
+        return _one_after_another(model, plan, planned, photos, walks, told)
+    except _Astray:
+        for name, conv in before.items():
+            replace(model, model.get_submodule(name), conv)
+        for walk in walks:
+            walk.give_up()
+        return _one_after_another(model, plan, planned, photos, walks, told)
+
+
+class _Astray(Exception):
+    """A walk did not go where the network goes."""
+
+
+def _one_after_another(
+    model: nn.Module,
+    plan: Plan,
+    planned: Sequence[Site],
+    photos: Photos | None,
+    walks: Sequence[Walk],
+    told: Callable[[Exchanged], None],
+) -> list[Exchanged]:
     done = []
     for site in planned:
         choice = plan.choices[site.name]
@@ -104,6 +130,10 @@ def exchange(
                     site, photos, partial(pairs, *walks, photos.batches, site.name, site.calls)
                 )
             fitted = separate(conv, rank=choice.ranks, order=choice.order, inputs=inputs)
+        if photos is not None and site is planned[-1]:
+            for walk in walks:
+                if not walk.proven(photos.batches, site.name, site.calls):
+                    raise _Astray
         replace(model, conv, fitted.module)
         done.append(
             Exchanged(
@@ -176,12 +206,15 @@ class Prepared:
 
         Raises:
             UserError: so few cannot be had.
+            ValueError: it was prepared without a menu.
         """
+        if not self.menu and any(site.refusal is None for site in self.sites):
+            raise ValueError("a plan by MACs needs the menu: prepare with with_menu=True")
         # A whole number divided and multiplied again may fall short of itself by a little.
         budget = int(fraction * self.total_macs + ROUNDING)
         return within_macs(self.sites, self.menu, self.total_macs, budget)
 
-    def of_rank(self, rank: int) -> Plan:
+    def of_rank(self, rank: SupportsIndex) -> Plan:
         """One rank everywhere, where it pays."""
         return of_rank(self.sites, self.total_macs, rank, self.choice.orders)
 
@@ -248,7 +281,8 @@ def prepare(
     if (batches is None) != (images == 0):
         raise ValueError("batches of images, and how many images: give both or neither")
     height, width = (size, size) if isinstance(size, int) else size
-    device = next(model.parameters()).device
+    stored = next(chain(model.parameters(), model.buffers()), torch.empty(0))
+    device = stored.device
     image = torch.zeros(1, channels, height, width, device=device, dtype=float_type(model))
     sites = find_sites(model, image, keep=keep)
     if batches is not None:

@@ -6,6 +6,7 @@ the work. So a walk keeps, at the last place where memory allows, the values tha
 needs, and the next layer is reached from there.
 """
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -25,7 +26,8 @@ Values = dict[fx.Node, Any]
 class Walk:
     """Inputs of layers that are asked for one after another, while those before are exchanged.
 
-    A network whose steps depend on what it is given runs from the start each time.
+    A network whose steps are seen to depend on what it is given runs from the start each time.
+    Not everything is seen: `proven` tells afterwards.
 
     Args:
         model: the network; a layer may be exchanged once it has been seen for all batches.
@@ -52,7 +54,7 @@ class Walk:
         try:
             self._steps = _Steps(model, layers)
             self._steps.choose_stops(model, images[:1], self._each)
-            if not self._agrees(layers, (images[:1], images[-1:].neg())):
+            if not self._agrees(layers, (images[:2], images[-1:].neg())):
                 self._steps = None
         except Exception:
             self._steps = None
@@ -104,13 +106,35 @@ class Walk:
         """Whether a walk through these batches, in turn, gives layers what whole runs give them.
 
         In turn, as it will be used: a network that remembers something else than its values, such
-        as the output of an earlier module, would take it from another batch.
+        as the output of an earlier module, would take it from another batch. And each layer twice,
+        as one that is very wide is seen. The batches differ in size: some networks look at that.
         """
         whole = [_inputs(self.model, layers, one) for one in images]
         return all(
             _same(self.seen(number, one, name, len(wanted[name])), wanted[name])
             for name in layers
+            for _ in range(2)
             for number, (one, wanted) in enumerate(zip(images, whole, strict=True))
+        )
+
+    def give_up(self) -> None:
+        """Run from the start from now on."""
+        self._steps = None
+        self._places.clear()
+
+    def proven(self, batches: Batches, name: str, calls: int) -> bool:
+        """Whether the walk gives a layer what whole runs give it, for all batches.
+
+        Asked for the last layer, when all before are exchanged, that is: did it go right? What a
+        network decides where its steps are not written down, by a value or by the size of a batch,
+        may have differed from the images of the start.
+        """
+        return self._steps is None or all(
+            _same(
+                self.seen(number, images, name, calls),
+                seen_inputs(self.model, name, calls, images),
+            )
+            for number, images in enumerate(batches())
         )
 
 
@@ -157,8 +181,9 @@ class _Steps:
     """A network as a list of steps, as far as the last layer that will be asked for."""
 
     def __init__(self, model: nn.Module, layers: Sequence[str]):
-        with evaluation(model):
-            self.graph = _Tracer({model.get_submodule(name) for name in layers}).trace(model)
+        # A copy, in which it does not matter what the network keeps of such a run.
+        one = copy.deepcopy(model).eval()
+        self.graph = _Tracer({one.get_submodule(name) for name in layers}).trace(one)
         self.nodes = list(self.graph.nodes)
         while not any(_runs(self.nodes[-1], name) for name in layers):
             self.graph.erase_node(self.nodes.pop())

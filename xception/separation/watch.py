@@ -17,8 +17,11 @@ Batches = Callable[[], Iterable[Tensor]]
 """Gives the same small batches of images each time it is called."""
 
 
-class _Enough(Exception):
-    """Everything that was wanted has been seen; the rest of the network need not run."""
+class _Enough(BaseException):
+    """Everything that was wanted has been seen; the rest of the network need not run.
+
+    No `Exception`, which a network may catch.
+    """
 
 
 @torch.no_grad()
@@ -45,7 +48,7 @@ def seen_inputs(model: nn.Module, name: str, calls: int, images: Tensor) -> list
     handle = model.get_submodule(name).register_forward_pre_hook(before)
     try:
         with evaluation(model):
-            model(images)
+            model(images.clone())  # it may write into what it is given
     except _Enough:
         return seen
     finally:
@@ -75,4 +78,4 @@ def watch_all(
         for place, conv in enumerate(convolutions):
             hooks.callback(conv.register_forward_hook(partial(after, place)).remove)
         for images in batches():
-            model(images)
+            model(images.clone())
