@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "separation": ("layers", "cost"),
     "models": ("layers",),
     "weights": ("models", "data.preprocess"),
-    "evaluation": ("data",),
+    "evaluation": ("data", "layers", "models"),
     "training": ("data", "models", "weights", "evaluation"),
     "deploy": ("layers", "models", "weights", "data", "evaluation"),
     "studies": ("data", "models", "weights.atomic", "training", "evaluation", "cost"),

@@ -8,15 +8,13 @@ from segmenters import CLASSES, small_segmenter, smooth
 from torch import nn
 
 from xception.data.images import ImageError
-from xception.deploy import segment as segment_module
-from xception.deploy.bands import BandedImage, steps_of
 from xception.deploy.engines import Engine, TorchEngine
 from xception.deploy.fold import fold
 from xception.deploy.metadata import Precision
 from xception.deploy.segment import PhotoSegmenter, at_output_stride, open_segmenter
 from xception.errors import UserError
-from xception.evaluation.inference import View, WholePhoto
-from xception.models.classifier import Classifier
+from xception.evaluation import any_size
+from xception.evaluation.inference import WholePhoto
 from xception.models.deeplab_v3plus import DeepLabV3Plus
 from xception.models.network import Network
 from xception.weights.model_file import save_model
@@ -115,42 +113,6 @@ def test_folded_normalisations_in_bands():
     assert (found - whole).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("backbone", ["xception41", "xception71", "xception", "mobilenet_v1"])
-def test_the_steps_are_the_backbone(backbone: str):
-    network = small_segmenter(backbone).get_submodule("backbone")
-    assert isinstance(network, Classifier)
-    x = torch.randn(1, 3, 65, 49, generator=torch.Generator().manual_seed(0))
-    steps, before_low, low = steps_of(network)
-    with torch.inference_mode():
-        stages = network.forward_features(x)
-        given = []
-        for step in steps:
-            x = step.run(x)
-            given.append(x.clone())
-        torch.testing.assert_close(given[-1], list(stages.values())[-1])
-        torch.testing.assert_close(low.run(given[before_low]), stages[network.LOW_LEVEL])
-    with pytest.raises(TypeError, match="layers of a Classifier are not known"):
-        steps_of(Classifier())
-
-
-def test_bands_are_narrow():
-    """What a layer is given at once is a small part of the image."""
-    network = small_segmenter()
-    assert isinstance(network, DeepLabV3Plus)
-    heights: list[int] = []
-    *_, deepest = network.backbone.get_submodule("middle").children()
-    deepest.register_forward_pre_hook(lambda module, inputs: heights.append(inputs[0].shape[2]))
-    pixels, view = smooth(1601, 64), View(1601, 64)
-    with torch.inference_mode():
-        image = BandedImage(
-            network, view, pixels, network.card.preprocess, torch.device("cpu"), band_bytes=20_000
-        )
-        assert image.rows(700, 703).shape == (4, 3, 65)
-    sample, *bands = heights  # the first one is narrow and tells heights
-    assert sample == 101
-    assert max(bands) < 30
-
-
 def test_at_another_output_stride():
     network = small_segmenter()
     finer = at_output_stride(network, 8)
@@ -205,7 +167,7 @@ def test_the_probabilities_of_a_large_photo_are_not_there_at_once(
     look: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
     """Also where the network sees it small: 130 x 195 pixels, and an image of 65 x 97."""
-    monkeypatch.setattr(segment_module, "PIECE_BYTES", 10 * 195 * len(CLASSES) * 4)  # ten rows
+    monkeypatch.setattr(any_size, "PIECE_BYTES", 10 * 195 * len(CLASSES) * 4)  # ten rows
     network = small_segmenter(training={"joint": {"shorter_side": 65}})
     pixels = smooth(130, 195)
     expected = answer(PhotoSegmenter(TorchEngine(network), **look), pixels)

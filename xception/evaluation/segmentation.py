@@ -34,7 +34,7 @@ class Piece(NamedTuple):
 
 
 Segment = Callable[[UInt8[Tensor, "h w c"]], Iterable[Piece]]
-"""From the pixels of a photo to its pieces: `inference.WholePhoto`, or `deploy.segment`'s."""
+"""From the pixels of a photo to its pieces: `inference.WholePhoto`, or `any_size.AnyPhoto`."""
 
 
 class PhotoScore(NamedTuple):

@@ -1,21 +1,32 @@
-"""Photos with masks for a segmentation network."""
+"""Photos with masks for a segmentation network.
+
+How well it does is counted on whole photos, those larger than memory should hold at once in bands,
+as `xception evaluate` does it. Photos that are too large even for that are known before the first
+step: no epoch is lost to them.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from xception.data.names import some
 from xception.data.order import steps_per_epoch
 from xception.data.pair_loader import PairStream, evaluation_pairs
 from xception.data.pairs import PairSet
 from xception.data.splits import Split
-from xception.evaluation.inference import WholePhoto
+from xception.errors import UserError
+from xception.evaluation.any_size import AnyPhoto, too_large
 from xception.evaluation.segmentation import PixelCounts, evaluate_pairs
 from xception.models.segmenter import Segmenter
+from xception.models.zoo import create_model
 from xception.training.config import TrainConfig
-from xception.training.distributed import World, gather
+from xception.training.distributed import World, gather, lead
 from xception.training.feeds import Validation
+
+MEASURED: tuple[Split, ...] = ("validation", "test")
 
 
 @dataclass
@@ -23,6 +34,9 @@ class PairFeed:
     """Photos with masks, decoded and augmented by the loader, normalised here.
 
     Validation shows every photo whole, and counts the pixels of its mask.
+
+    Raises:
+        UserError: a photo that would be counted, in an epoch or at the end, is too large for that.
     """
 
     pairs: PairSet
@@ -32,6 +46,7 @@ class PairFeed:
 
     def __post_init__(self) -> None:
         self.steps_per_epoch = steps_per_epoch(len(self.pairs.of("train")), self.config.batch_size)
+        lead(self.world, lambda: refuse_too_large(self.pairs, self.config))
 
     def training(
         self, first_step: int, last_step: int
@@ -77,6 +92,43 @@ def judge_counts(counts: PixelCounts, classes: tuple[str, ...]) -> Validation:
     )
 
 
+def refuse_too_large(pairs: PairSet, config: TrainConfig) -> None:
+    """Refuse photos to be counted of which the network would see too large an image.
+
+    Raises:
+        UserError: there are some; it names them.
+    """
+    with torch.device("meta"):  # only its options are asked for
+        network = create_model(
+            config.model, **{**config.model_options, "num_classes": len(pairs.classes)}
+        )
+    assert isinstance(network, Segmenter)  # or it would not have been built for these photos
+    segment = _any_photo(network, pairs, config, torch.device("cpu"))
+    measured = [pair.photo for split in MEASURED for pair in pairs.of(split)]
+    refused = too_large(segment, pairs.store, measured)
+    if refused:
+        first, reason = next(iter(refused.items()))
+        raise UserError(
+            f"{first}: {reason}\n"
+            "Photos for validation and test are measured whole: training can begin without "
+            f"{some(list(refused))}, or with the parts that they are cut into."
+        )
+
+
+def _any_photo(
+    network: Segmenter, pairs: PairSet, config: TrainConfig, device: torch.device
+) -> AnyPhoto:
+    return AnyPhoto(
+        network,
+        config.preprocess,
+        num_classes=len(pairs.classes),
+        device=device,
+        output_stride=network.options["output_stride"],
+        minimum_size=network.MINIMUM_SIZE,
+        shorter_side=config.joint.shorter_side,
+    )
+
+
 def count_pixels(
     network: Segmenter,
     pairs: PairSet,
@@ -96,13 +148,6 @@ def count_pixels(
         rank=world.rank,
         world=world.size,
     )
-    segment = WholePhoto(
-        network,
-        config.preprocess,
-        device=world.device,
-        output_stride=network.options["output_stride"],
-        minimum_size=network.MINIMUM_SIZE,
-        shorter_side=config.joint.shorter_side,
-    )
+    segment = _any_photo(network, pairs, config, world.device)
     mine = evaluate_pairs(segment, batches, num_classes=len(pairs.classes))
     return PixelCounts.combine(gather(world, mine))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from xception.deploy.streaming import Chain, Step, Stream
+from xception.evaluation.streaming import Chain, Step, Stream
 from xception.layers.conv import Conv2d, MaxPool2d
 from xception.layers.separable import SeparableConv2d
 

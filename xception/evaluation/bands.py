@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xception.data.preprocess import Preprocess
-from xception.deploy.streaming import Chain, Step, Stream
 from xception.evaluation.inference import View, between
+from xception.evaluation.streaming import Chain, Step, Stream
 from xception.models.aligned_xception import AlignedXception, Block
 from xception.models.classifier import Classifier
 from xception.models.deeplab_v3plus import DeepLabV3Plus
