@@ -78,6 +78,19 @@ def test_wrong_wishes(
     assert len(result.stderr.splitlines()) <= 2
 
 
+def test_classes_that_do_not_count(xception, scenes: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    result = xception(
+        "train", scenes, "--out", folder, *SETTINGS, "--ignore", "1", "--ignore", "7", "--quiet"
+    )
+    assert result.status == 0
+    assert read_card(folder / "model.safetensors").classes == ("ground", "square", "triangle")
+    config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+    assert config["masks"]["ignore"] == [1, 7]
+    result = xception("train", scenes, "--out", folder, "--resume", "--quiet")
+    assert result.status == 0  # with the same classes
+
+
 def test_settings_for_masks_are_refused_for_classes(xception, photos: Path, tmp_path: Path):
     result = xception("train", photos, "--out", tmp_path / "run", "--layout", "voc")
     assert result.status == 2

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import click
 
-from xception.cli import options
+from xception.cli import check_masks, options
 from xception.cli.assignments import parse_assignment
 from xception.cli.figures import summary
 from xception.cli.output import print_json, say, show
@@ -72,6 +72,7 @@ def choices(field: str) -> click.Choice:
     metavar="FILE",
     help="What the masks' values or colours mean: classes.txt or .json.",
 )
+@check_masks.ignore_option
 @click.option("--freeze", type=choices("freeze"), help="Train the head only, on stored features.")
 @click.option(
     "--size", type=options.SIDE, metavar="PIXELS", help="Side of the network's input; of the crops."
@@ -105,6 +106,7 @@ def command(
     weights: Path | None,
     layout: str | None,
     classes: Path | None,
+    ignore: tuple[int, ...],
     freeze: str | None,
     size: int | None,
     epochs: int | None,
@@ -144,6 +146,7 @@ def command(
         "joint.crop" if masks else "preprocess.size": size,
         "masks.layout": layout,
         "masks.classes": None if classes is None else str(classes.resolve()),
+        "masks.ignore": ignore or None,
         "epochs": epochs,
         "batch_size": batch_size,
         "optimizer.learning_rate": lr,
