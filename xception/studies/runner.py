@@ -49,7 +49,7 @@ def run_cells(
     """
     waiting = [cell for cell in cells if cell.row() is None]
     running: list[Running] = []
-    started, first = time.monotonic(), epochs_done(cells)
+    pace = Pace(epochs_done(cells), time.monotonic())
     try:
         while waiting or running:
             while len(running) < processes and (cell := _next(waiting)):
@@ -60,27 +60,54 @@ def run_cells(
                 running.remove(one)
                 _collect(one, ready)
                 done(one.cell)
-            tell(progress(cells, len(running), first, time.monotonic() - started))
+            tell(progress(cells, len(running), pace, time.monotonic()))
     finally:
         _stop(running)
 
 
-def progress(cells: Sequence[Cell], running: int, first: int, seconds: float) -> str:
+class Pace:
+    """How long epochs take, by those that were done since the start.
+
+    Args:
+        done: epochs at the start.
+        now: the time then, in seconds.
+    """
+
+    def __init__(self, done: int, now: float):
+        self._first = self._done = done
+        self._start = self._last = now
+
+    def left_s(self, done: int, left: int, now: float) -> float | None:
+        """Seconds that the epochs that are left may take; None before one was done.
+
+        From one epoch to the next the answer falls: that nothing was done yet does not mean that
+        it will take longer.
+        """
+        if done != self._done:
+            self._done, self._last = done, now
+        if self._done == self._first:
+            return None
+        each = (self._last - self._start) / (self._done - self._first)
+        return max(0.0, left * each - (now - self._last))
+
+
+def progress(cells: Sequence[Cell], running: int, pace: Pace, now: float) -> str:
     """One line for all cells: how many are done, and how long the others may take.
 
     Args:
         cells: all of the study.
         running: how many are being trained.
-        first: epochs that were done at the start,
-        seconds: which is so long ago.
+        pace: of the epochs, since the start.
+        now: the time, in seconds.
     """
     finished = sum(cell.result.exists() for cell in cells)
     line = f"{finished} of {len(cells)} cells done, {running} running"
     done = epochs_done(cells)
     left = sum(cell.config.epochs for cell in cells) - done
-    if done == first or not left:
+    seconds = pace.left_s(done, left, now)
+    if seconds is None or not left:
         return line
-    return f"{line}, about {max(1, round(left * seconds / (done - first) / 60))} min left"
+    return f"{line}, about {max(1, round(seconds / 60))} min left"
 
 
 def epochs_done(cells: Sequence[Cell]) -> int:
