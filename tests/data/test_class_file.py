@@ -47,6 +47,90 @@ def test_value_and_colour() -> None:
     ]
 
 
+NUMBERED = [ClassSpec("road", 1), ClassSpec("sky", 0), ClassSpec("tree", 2)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 road\n0 sky\n2 tree\n",
+        "1,road\n0,sky\n2,tree\n",
+        "1\troad\n0\tsky\n2\ttree\n",
+        "id,name\n1,road\n0,sky\n2,tree\n",
+        "# a comment\nID Name\n1 road\n\n0 sky\n2 tree\n",
+        "Nummer;Klasse\n1;road\n0;sky\n2;tree\n",
+        '"id","name"\r\n"1","road"\r\n"0","sky"\r\n"2","tree"\r\n',
+        "road 1\nsky 0\ntree 2\n",
+        "road, 1\nsky, 0\ntree, 2\n",
+        "name;value\nroad;1\nsky;0\ntree;2\n",
+    ],
+)
+def test_a_number_on_every_line_is_the_value(text: str) -> None:
+    assert classes(text) == NUMBERED
+
+
+def test_a_number_in_front_of_name_and_colour_is_the_value() -> None:
+    expected = [ClassSpec("lane 2", 7, (128, 64, 1)), ClassSpec("void", 3, (0, 0, 0), ignored=True)]
+    assert classes("7 lane 2 128 64 1\n3 void 0 0 0\n") == expected
+    assert classes("id,name,r,g,b\n7,lane 2,128,64,1\n3,void,0,0,0\n") == expected
+    assert classes("7;128;64;1;lane 2\n3;0;0;0;void\n") == expected
+    assert classes("7 lane 2 #804001\n3 void #000000\n") == expected
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["zone 1", "zone 2", "zone 3"],
+        ["2 lanes", "3 lanes"],
+        ["sky", "lane 2"],
+        ["lane 2", "sky", "route 66"],
+        ["road, wet", "sky, 2 suns"],
+        ["road, wet", "lane 2, dry"],
+        ["traffic light", "lane 2"],
+        ["lane 2", "street 2"],
+        ["route 2024", "exit 1999"],
+        ["class", "label"],
+        ["class name", "other"],
+    ],
+)
+def test_numbers_that_are_parts_of_names_stay_so(names: list[str]) -> None:
+    assert classes("\n".join(names)) == [ClassSpec(name, i) for i, name in enumerate(names)]
+
+
+def test_colours_in_front_are_no_values() -> None:
+    expected = [ClassSpec("lane 2", 0, (128, 64, 1)), ClassSpec("lane 3", 1, (0, 0, 255))]
+    assert classes("128 64 1 lane 2\n0 0 255 lane 3\n") == expected
+    assert classes("lane 2 128 64 1\nlane 3 0 0 255\n") == expected
+
+
+def test_a_number_that_no_mask_can_hold_is_said() -> None:
+    with pytest.raises(UserError, match="line 2: 300 is no mask value"):
+        classes("0 sky\n300 road\n")
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "name,r,g,b",
+        "name, red, green, blue",
+        "Class;Red;Green;Blue",
+        '"name","r","g","b"',
+        "Klasse,Rot,Grün,Blau",
+    ],
+)
+def test_headings_of_tables_of_colours(heading: str) -> None:
+    mark = ";" if ";" in heading else ","
+    lines = [
+        heading,
+        f'"road"{mark}"128"{mark}"64"{mark}"128"',
+        mark.join(["sky", "0", "0", "255"]),
+    ]
+    assert classes("\n".join(lines), "class_dict.csv") == [
+        ClassSpec("road", 0, (128, 64, 128)),
+        ClassSpec("sky", 1, (0, 0, 255)),
+    ]
+
+
 def test_a_table_of_colours_with_its_heading() -> None:
     assert classes("name,r,g,b\nAnimal,64,128,64\nVoid,0,0,0\n", "class_dict.csv") == [
         ClassSpec("Animal", 0, (64, 128, 64)),

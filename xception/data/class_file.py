@@ -7,7 +7,11 @@
     road 128 64 128         the colour is given, here or as #804080; commas do as well as spaces
     128 64 128 road         the same, as CamVid's label_colors.txt has it
     7: road 128 64 128      value and colour
+    7, road                 the value is 7, where every line has one number in front, or every
+    road 7                  one at its end, and all the numbers and names differ
     road:128,64,128::       the same as the third, as CVAT's labelmap.txt has it
+
+A heading, as `name,r,g,b` or `id;name`, is left out, and so are the quotes of a table's cells.
 
 `classes.json` is one of
 
@@ -24,7 +28,7 @@ import json
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from xception.data.masks import IGNORED, RGB
@@ -45,7 +49,14 @@ MAX_NAME = 200  # letters
 MAX_LINE = 1000
 
 _NO_CLASS = frozenset({"void", "ignore", "ignored", "unlabelled", "unlabeled", "__ignore__"})
-_HEADER = re.compile(r"name\s*,\s*r\s*,\s*g\s*,\s*b", re.IGNORECASE)
+#: Of these, and of nothing else, the heading of a table may be made where blanks part its words.
+_HEADING = frozenset(
+    {
+        *("id", "ids", "index", "idx", "no", "number", "value", "pixel", "name", "class", "label"),
+        *("colour", "color", "r", "red", "g", "green", "b", "blue", "rgb", "hex"),
+    }
+)
+_QUOTED = re.compile(r'(?:(?<=[,;\t])|\A)\s*"([^"]*)"\s*(?=[,;\t]|\Z)')
 _CVAT = re.compile(r"(?P<name>[^:]+):(?P<rgb>\d{1,9},\d{1,9},\d{1,9}):[^:]*:[^:]*")
 _VALUE = re.compile(r"(?P<value>\d{1,9})\s*[:=]\s*(?P<rest>.+)")
 _RGB = r"(?P<rgb>\d{1,9}[\s,;]+\d{1,9}[\s,;]+\d{1,9})"
@@ -54,6 +65,8 @@ _FORMS = (
     re.compile(rf"(?P<name>.*[^\s,;])[\s,;]+{_RGB}"),
     re.compile(rf"{_RGB}[\s,;]+(?P<name>.*\S)"),
 )
+_IN_FRONT = re.compile(r"(?P<value>\d{1,3})[\s,;]+(?P<rest>[^\s:=,;].*)")
+_AT_THE_END = re.compile(r"(?P<rest>.*[^\s:=,;])[\s,;]+(?P<value>\d{1,3})")
 
 
 class ClassSpec(NamedTuple):
@@ -136,14 +149,71 @@ def _numbered(specs: Sequence[ClassSpec], name: str) -> list[ClassSpec]:
 
 
 def _from_lines(text: str, name: str) -> list[ClassSpec]:
-    specs = []
+    lines: dict[int, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
-        if len(line) > MAX_LINE:
+        if len(line.strip()) > MAX_LINE:
             raise UserError(f"{name}, line {number}: longer than {MAX_LINE} letters")
-        if line and not line.startswith("#") and not _HEADER.fullmatch(line):
-            specs.append(_from_line(line, f"{name}, line {number}"))
-    return specs
+        line = _QUOTED.sub(r"\1", line.strip()).strip()
+        if line and not line.startswith("#"):
+            lines[number] = line
+    if _has_heading(list(lines.values())):
+        del lines[min(lines)]
+    parts = _numbers_of(lines.values())
+    if parts is not None:
+        lines = {
+            number: f"{value}: {rest}" for number, (value, rest) in zip(lines, parts, strict=True)
+        }
+    return [_from_line(line, f"{name}, line {number}") for number, line in lines.items()]
+
+
+def _has_heading(lines: Sequence[str]) -> bool:
+    """Whether the first line is no class but the names of a table's columns."""
+    if not lines or re.search(r"\d", lines[0]):
+        return False
+    first, *others = lines
+    words = re.findall(r"[^\s,;]+", first.lower())
+    if len(words) > 1 and _HEADING.issuperset(words):
+        return all(re.search(r"\d", other) for other in others)
+    if not any(mark in first and all(mark in other for other in others) for mark in ",;\t"):
+        return False
+    return _numbers_of(others) is not None or all(_form_of(other) for other in others)
+
+
+def _numbers_of(lines: Collection[str]) -> list[tuple[str, str]] | None:
+    """Value and rest of every line, by the number in front of all or at the end of all; or None."""
+    in_front = _all_numbered(lines, _IN_FRONT)
+    return _all_numbered(lines, _AT_THE_END) if in_front is None else in_front
+
+
+def _all_numbered(lines: Collection[str], form: re.Pattern[str]) -> list[tuple[str, str]] | None:
+    """Value and rest of every line, or None where the numbers are no values but parts of names.
+
+    They are parts of names where a line has none, one stands twice, or the names, without them, do:
+    `lane 1` and `lane 2`. What has a colour has a value only in front of that and of the name.
+    """
+    parts = []
+    for line in lines:
+        found = form.fullmatch(line)
+        if found is None or _CVAT.fullmatch(line) or _VALUE.fullmatch(line):
+            return None
+        value, rest = found["value"], found["rest"].strip()
+        coloured = _form_of(rest)
+        if form is _IN_FRONT:
+            if coloured is None and rest[0].isdigit():  # 128 64 128 road
+                return None
+        elif coloured is not None or _form_of(line) is not None:
+            return None
+        parts.append((value, rest, rest if coloured is None else coloured["name"]))
+    names = [name.lower() for _, _, name in parts if not _is_no_class(name)]
+    distinct = len({int(value) for value, *_ in parts}) == len(parts) == len(lines)
+    if not parts or not distinct or len(set(names)) < len(names):
+        return None
+    return [(value, rest) for value, rest, _ in parts]
+
+
+def _form_of(line: str) -> re.Match[str] | None:
+    """Name and colour, where the line has both."""
+    return next((found for each in _FORMS if (found := each.fullmatch(line))), None)
 
 
 def _from_line(line: str, where: str) -> ClassSpec:
@@ -151,8 +221,7 @@ def _from_line(line: str, where: str) -> ClassSpec:
     form = _CVAT.fullmatch(line)
     if form is None and (numbered := _VALUE.fullmatch(line)):
         value, line = _number(int(numbered["value"]), where), numbered["rest"].strip()
-    if form is None:
-        form = next((found for each in _FORMS if (found := each.fullmatch(line))), None)
+    form = form or _form_of(line)
     if form is None:
         return _spec(line, value, None, where)
     parts = form.groupdict()
