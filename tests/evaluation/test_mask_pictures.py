@@ -1,6 +1,7 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from xception.data.masks import IGNORED
@@ -74,11 +75,27 @@ def test_a_legend_below_the_picture():
 
 
 def test_a_legend_of_many_classes_fits_the_width():
-    picture = Image.new("RGB", (120, 300))
+    picture = Image.new("RGB", (300, 300))
     entries = [(f"a class with a long name {i}", (i, i, i), 0.01) for i in range(60)]
     image = with_legend(picture, entries)
-    assert image.width == 120
+    assert image.width == 300
     assert image.height > 300 + 24 * 12
+
+
+@pytest.mark.parametrize("ignored", ["", "white: pixels that do not count, wherever they are"])
+def test_a_legend_below_a_narrow_picture_is_not_cut_off(ignored: str):
+    """It is what stands below a wide one, whose paper is blank behind the widest label."""
+    entries = [("a class with a long name", (0, 0, 250), 0.6), ("road", (200, 0, 0), 0.4)]
+    narrow = with_legend(Image.new("RGB", (40, 300)), entries, ignored=ignored)
+    pixels = np.asarray(narrow)
+    assert (pixels[:300, :40] == 0).all()
+    assert (pixels[:300, 40:] == 255).all()
+    assert narrow.width < 400
+    widest = [] if ignored else entries[:1]
+    alone = with_legend(Image.new("RGB", (900, 300)), widest, ignored=ignored)
+    shown = (np.asarray(alone)[300:] != 255).any(axis=(0, 2)).nonzero()[0]
+    inked = (pixels[300:] != 255).any(axis=(0, 2)).nonzero()[0]
+    assert inked.max() == shown.max() < narrow.width
 
 
 def test_names_in_one_short_line():

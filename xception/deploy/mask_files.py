@@ -19,7 +19,9 @@ from xception.evaluation.mask_pictures import overlay, paletted, shares, with_le
 from xception.evaluation.segmentation import Piece
 
 MASK, OVERLAY, PROBABILITIES = ".mask.png", ".overlay.jpg", ".npz"
+LONG_OVERLAY = ".overlay.png"  # where a side is longer than a JPEG's may be
 QUALITY = 92  # of the overlay, a JPEG
+JPEG_SIDE = 65_500  # pixels; libjpeg's JPEG_MAX_DIMENSION
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Segmented:
     mask: Path
     """A palette PNG: each pixel the number of its class."""
     overlay: Path
-    """The photo under the colours of its classes, with a legend."""
+    """The photo under the colours of its classes, with a legend; a PNG where a JPEG cannot be so
+    long."""
     probabilities: Path | None
     """`probabilities` (height x width x classes, float16) and `classes`, their names."""
     coverage: dict[str, float]
@@ -71,12 +74,14 @@ def segment_file(
     else:
         with _stored(stored, (*size, len(classes)), classes) as write:
             found = index_map(_written(pieces, write), size)
-    mask, shown = folder / f"{name}{MASK}", folder / f"{name}{OVERLAY}"
+    mask = folder / f"{name}{MASK}"
     paletted(found, colours).save(mask, optimize=True)
     coverage = shares(found, len(classes))
     mixed = Image.fromarray(overlay(photo, found, colours, classes))
     entries = list(zip(classes, colours, coverage, strict=True))
-    with_legend(mixed, entries).save(shown, quality=QUALITY)
+    picture = with_legend(mixed, entries)
+    shown = folder / f"{name}{OVERLAY if max(picture.size) <= JPEG_SIDE else LONG_OVERLAY}"
+    picture.save(shown, quality=QUALITY)
     return Segmented(
         mask=mask,
         overlay=shown,

@@ -80,6 +80,8 @@ def with_legend(
 ) -> Image.Image:
     """The image with a strip below: the colours of the classes, their names and their shares.
 
+    An image that is too narrow for the widest of them stands on the left of a wider canvas.
+
     Args:
         image: any picture.
         entries: name, colour and share of each class; those that hardly occur are left out.
@@ -94,9 +96,10 @@ def with_legend(
     texts = texts[:LEGEND_ENTRIES]
     more = [f"and {left} more"] if left > 0 else []
     labels = [*texts, *((text, None) for text in (*more, ignored) if text)]
+    longs = [round(font.getlength(text)) + (size + gap if colour else 0) for text, colour in labels]
+    width = max(width, *(gap + long + gap for long in longs), 0)
     places, x, y = [], gap, gap
-    for text, colour in labels:
-        long = round(font.getlength(text)) + (size + gap if colour else 0)
+    for (text, colour), long in zip(labels, longs, strict=True):
         if x > gap and x + long + gap > width:
             x, y = gap, y + size + gap
         places.append((x, y, text, colour))
