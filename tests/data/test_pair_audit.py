@@ -73,6 +73,15 @@ def test_unknown_colours(tmp_path: Path) -> None:
     assert "#010203 (1 pixels in 1 mask: train/masks/0.png)" in str(found.refusal)
 
 
+def test_unknown_values_say_nothing_of_the_other_classes(tmp_path: Path) -> None:
+    values = halves()
+    values[0, 0] = 7
+    files = {name: mask(values) if "masks" in name else data for name, data in pairs_of(8).items()}
+    found = audited(tmp_path, files | CLASSES)
+    assert set(kinds(found)) == {"unknown_values"}  # not: "Only 0 of the classes road, sky occurs"
+    assert found.unknown["7"].pixels == 8
+
+
 def test_a_mask_of_another_size(tmp_path: Path) -> None:
     files = pairs_of(40) | CLASSES
     files["train/masks/0.png"] = mask(halves(16, 12))

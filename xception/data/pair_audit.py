@@ -80,7 +80,7 @@ def audit_pairs(
     found = [
         *pair_findings.of_unknown(unknown, pairs.classes),
         *pair_findings.of_unusable(seen),
-        *pair_findings.of_pixels(pairs.classes, pixels),
+        *pair_findings.of_pixels(pairs.classes, pixels, unknown),
         *pair_findings.of_kinds(pairs, usable),
         *findings.of_splits(pairs.split_made, sizes),
         *findings.of_duplicates(photos),

@@ -1,7 +1,7 @@
 """The single things that an audit of masks may find; each function looks for one sort of them."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -140,9 +140,14 @@ def of_kinds(pairs: PairSet, seen: Seen) -> Iterator[Finding]:
 
 
 def of_pixels(
-    classes: Sequence[str], pixels: Mapping[Split, Mapping[str, int]]
+    classes: Sequence[str], pixels: Mapping[Split, Mapping[str, int]], unknown: Collection[str]
 ) -> Iterator[Finding]:
-    """Classes without, or with comparatively few, training pixels; or with none to measure by."""
+    """Classes without, or with comparatively few, training pixels; or with none to measure by.
+
+    Nothing of that is known where masks hold `unknown` values: of these no pixel was counted.
+    """
+    if unknown:
+        return
     train = pixels["train"]
     learnt = [name for name in classes if train[name]]
     absent = [name for name in classes if not train[name]]
