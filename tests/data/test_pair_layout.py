@@ -179,10 +179,40 @@ def test_pascal_voc_by_its_lists() -> None:
     assert rows(found) == {voc_row("2007_000032", "train"), voc_row("2007_000033", "validation")}
     assert (found.layout, found.known) == ("voc", VOC)
     assert found.unpaired == ("VOC2012/JPEGImages/2007_000099.jpg",)  # 36 is in no list
+    assert set(found.lists) == {f"{LISTS}/{name}.txt" for name in ("train", "val", "test")}
     assert found.notes == (
         "splits by test.txt, train.txt, val.txt",
         "1 test photos are left out: none of them has a mask",
     )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{}",
+        "{}.jpg",
+        "JPEGImages/{}.jpg",
+        "/JPEGImages/{}.jpg /SegmentationClassAug/{}.png",
+        "{}  1",
+    ],
+)
+@pytest.mark.parametrize("stem", ["2007_{:06}", "cat.{}"])
+def test_lists_may_name_photos_in_several_ways(line: str, stem: str) -> None:
+    stems = [stem.format(i) for i in range(3)]
+    listed = [line.format(name, name) for name in stems] + [line.format("gone", "gone")]
+    lists = {"train": listed[:2], "val": listed[2:]}
+    found = find(
+        voc_names(*stems),
+        {f"{LISTS}/{name}.txt": "\n".join(lines).encode() for name, lines in lists.items()},
+    )
+    assert rows(found) == {
+        voc_row(stems[0], "train"), voc_row(stems[1], "train"), voc_row(stems[2], "validation"),
+    }  # fmt: skip
+
+
+def test_names_in_lists_may_hold_blanks() -> None:
+    found = find(voc_names("cat 1", "cat 2"), {f"{LISTS}/train.txt": b"cat 1\ncat 2.jpg\n"})
+    assert rows(found) == {voc_row("cat 1", "train"), voc_row("cat 2", "train")}
 
 
 def test_pascal_voc_augmented() -> None:
@@ -225,6 +255,10 @@ def test_pascal_voc_with_training_and_validation_in_one_list() -> None:
     [
         ({"train": b"a\n", "val": b"a\n"}, "a stands in the train list too"),
         ({"train": b"\xff\xfe"}, "is not UTF-8"),
+        (
+            {"train": b"b 1\nc\n", "val": b"d\n"},
+            r"train\.txt: b 1 is no photo in JPEGImages, .*; right would be a$",
+        ),
     ],
 )
 def test_lists_that_are_wrong(lists: dict[str, bytes], message: str) -> None:

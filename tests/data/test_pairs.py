@@ -139,6 +139,20 @@ def test_a_known_set_needs_no_look_at_the_masks(tmp_path: Path) -> None:
     assert np.array_equal(pairs.mask(pairs.pairs[0]), halves(left=3, right=255))
 
 
+def test_lists_of_pascal_voc_are_used(tmp_path: Path) -> None:
+    files = {"readme.md": b"", "ImageSets/Segmentation/train.txt": b"0\n1\n",
+             "ImageSets/Segmentation/val.txt": b"2\n",
+             "ImageSets/Segmentation/default.txt": b"0\n1\n2\n"}  # fmt: skip
+    for i in range(3):
+        files |= {
+            f"JPEGImages/{i}.jpg": photo(seed=i),
+            f"SegmentationClass/{i}.png": mask(halves()),
+        }
+    pairs = opened(tmp_path, files)
+    assert set(pairs.ignored) == {"readme.md", "ImageSets/Segmentation/default.txt"}
+    assert pairs.notes[0] == "splits by train.txt, val.txt"
+
+
 def test_an_unknown_value_is_an_error_of_the_mask(tmp_path: Path) -> None:
     pairs = opened(tmp_path, pairs_of(4, right=9) | {"classes.txt": b"a\nb\n"})
     with pytest.raises(UnknownValues, match=r"^train/masks/0\.png: unknown mask values: 9 \(96"):

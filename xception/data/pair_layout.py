@@ -60,6 +60,8 @@ class Found(NamedTuple):
     notes: tuple[str, ...]
     known: Known | None
     """The public set that it is."""
+    lists: tuple[str, ...]
+    """Files that were read to find the pairs."""
 
 
 _Key = tuple[str, ...]
@@ -157,7 +159,7 @@ def _found(layout: Layout, said: str, rows: Rows, known: Known | None) -> Found:
         for split in SPLITS
         if split in kept_back
     ]
-    return Found(layout, said, rows.pairs, tuple(unpaired), tuple(notes), known)
+    return Found(layout, said, rows.pairs, tuple(unpaired), tuple(notes), known, rows.lists)
 
 
 def _stems(rows: Rows) -> Iterator[str]:

@@ -141,7 +141,7 @@ def open_pairs(
         Pair(row.photo, row.mask, split) for row, split in zip(found.rows, splits, strict=True)
     )
     used = {*(row.photo for row in found.rows), *(row.mask for row in found.rows)}
-    used |= {*found.unpaired, file}
+    used |= {*found.unpaired, *found.lists, file}
     return PairSet(
         store=store,
         layout=found.said,

@@ -1,7 +1,7 @@
 """The layouts of Pascal VOC and of Cityscapes."""
 
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from xception.data.known_sets import CITYSCAPES_IDS, CITYSCAPES_TRAIN_IDS, Known
@@ -37,6 +37,8 @@ class Rows(NamedTuple):
     """Photos without a mask and masks without a photo."""
     notes: tuple[str, ...]
     known: Known | None
+    lists: tuple[str, ...] = ()
+    """Files that were read to find the pairs."""
 
 
 def find_voc(names: Sequence[str], read: Callable[[str], bytes]) -> Rows | None:
@@ -45,7 +47,8 @@ def find_voc(names: Sequence[str], read: Callable[[str], bytes]) -> Rows | None:
     Where `trainaug.txt` and `SegmentationClassAug` are there, they are taken: the 10,582 training
     photos of DeepLab (Hariharan et al., ICCV 2011). Files that no list names are none of the set.
 
-    Raises `UserError` for a list that is no text, a photo in two lists, several sets side by side.
+    Raises `UserError` for a list that is no text, lists that name no photo at all, a photo in two
+    lists, several sets side by side.
     """
     folders = {posixpath.dirname(name) for name in names if is_photo(name)}
     tops = sorted(
@@ -69,7 +72,8 @@ def find_voc(names: Sequence[str], read: Callable[[str], bytes]) -> Rows | None:
     masks: dict[str, str] = {}
     for folder in reversed([_AUGMENTED, *VOC_MASKS] if augmented else VOC_MASKS):
         masks |= _inside(top + folder, names)  # the first folder that has one
-    splits, notes = _voc_splits(lists, read, augmented)
+    chosen = _chosen_lists(lists, augmented)
+    splits = _voc_splits({lists[name]: split for name, split in chosen.items()}, read, photos)
     if not splits:
         splits = {stem: None for stem in (*photos, *masks)}
     pairs = tuple(
@@ -82,13 +86,13 @@ def find_voc(names: Sequence[str], read: Callable[[str], bytes]) -> Rows | None:
         for stem, split in splits.items()
         if stem not in photos or stem not in masks
     )
-    return Rows(pairs, alone, notes, None) if pairs else None
+    notes = (f"splits by {', '.join(f'{name}.txt' for name in chosen)}",) if chosen else ()
+    used = tuple(lists[name] for name in chosen)
+    return Rows(pairs, alone, notes, None, used) if pairs else None
 
 
-def _voc_splits(
-    lists: dict[str, str], read: Callable[[str], bytes], augmented: bool
-) -> tuple[dict[str, Split | None], tuple[str, ...]]:
-    """Stem of the photo: split, of all photos that lists name; nothing where there are no lists."""
+def _chosen_lists(lists: Collection[str], augmented: bool) -> dict[str, Split]:
+    """Which lists say the splits, by their names."""
     chosen: dict[str, Split] = {}
     for name in lists:
         split = split_named(name)
@@ -102,20 +106,43 @@ def _voc_splits(
         and "validation" not in chosen.values()
     ):
         chosen["trainval"] = "train"
+    return chosen
+
+
+def _voc_splits(
+    lists: dict[str, Split], read: Callable[[str], bytes], photos: dict[str, str]
+) -> dict[str, Split | None]:
+    """Stem of the photo: split, of all photos that lists name; nothing where there are no lists."""
     splits: dict[str, Split | None] = {}
-    for name, split in sorted(chosen.items(), key=lambda item: SPLITS.index(item[1])):
+    first = None
+    for name, split in sorted(lists.items(), key=lambda item: SPLITS.index(item[1])):
         try:
-            lines = read(lists[name]).decode("utf-8-sig").splitlines()
+            lines = read(name).decode("utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
-            raise UserError(f"{lists[name]}: is not UTF-8") from error
-        for stem in (line.strip() for line in lines):
-            if stem and splits.setdefault(stem, split) != split:
+            raise UserError(f"{name}: is not UTF-8") from error
+        for line in filter(None, map(str.strip, lines)):
+            first = first or f"{name}: {line[:80]}"
+            stem = _listed(line, photos)
+            if splits.setdefault(stem, split) != split:
                 raise UserError(
-                    f"{lists[name]}: {stem} stands in the {splits[stem]} list too; "
+                    f"{name}: {stem} stands in the {splits[stem]} list too; "
                     "a photo belongs to one split"
                 )
-    said = f"splits by {', '.join(f'{name}.txt' for name in chosen)}" if chosen else ""
-    return splits, (said,) if said else ()
+    if first is not None and photos and splits.keys().isdisjoint(photos):
+        raise UserError(
+            f"{first} is no photo in JPEGImages, nor is anything else that the lists name; "
+            f"right would be {min(photos)}"
+        )
+    return splits
+
+
+def _listed(line: str, photos: Collection[str]) -> str:
+    """The stem of the photo that a line means: 2007_000032, or `/JPEGImages/2007_000032.jpg …`."""
+    word = line.split()[0]
+    for stem in (line, _stem(line), word, _stem(word)):
+        if stem in photos:
+            return stem
+    return _stem(word) if is_photo(word) else line
 
 
 def find_cityscapes(photos: Sequence[str]) -> Rows | None:
