@@ -310,6 +310,7 @@ def test_cityscapes_ids() -> None:
 def test_camvid() -> None:
     camvid = legend_of(CAMVID_11.specs, by_palette=False)
     assert read(camvid, [list(range(12))]) == [[*range(11), 255]]
+    assert read(camvid, [[[0, 0, 0], [128, 64, 128]]]) == [[255, 3]]  # black is its void
     assert camvid.classes[3] == "road"
     assert camvid.colours[3] == (128, 64, 128)
 
@@ -317,5 +318,7 @@ def test_camvid() -> None:
 def test_names_of_known_sets() -> None:
     assert is_voc(["2007_000032", "2011_003271"])
     assert not is_voc(["2007_000032", "me"])
+    for year in range(1990, 2030):
+        assert is_voc([f"{year}_100001"]) == (2007 <= year <= 2012)
     assert is_camvid(["0001TP_006690", "0006R0_f00930", "0016E5_07959", "Seq05VD_f00000"])
     assert not is_camvid(["0001TP_006690", "0001TP_a"])

@@ -76,7 +76,7 @@ CAMVID: tuple[tuple[str, RGB], ...] = (
     ("bicyclist", (0, 128, 192)),
 )
 
-_VOC_STEM = re.compile(r"\d{4}_\d{6}")  # year, number
+_VOC_STEM = re.compile(r"20(0[7-9]|1[0-2])_\d{6}")  # the year of a challenge, number
 _CAMVID_STEM = re.compile(r"(0001TP|0006R0|0016E5|Seq05VD)_f?\d+")  # film, frame
 
 
@@ -127,7 +127,7 @@ CAMVID_11 = Known(
     "CamVid",
     (
         *(ClassSpec(name, value, colour) for value, (name, colour) in enumerate(CAMVID)),
-        _ignored(11),
+        _ignored(11, (0, 0, 0)),
     ),
     "11 (unlabelled) does not count",
 )
