@@ -39,6 +39,7 @@ def test_class_folders_are_for_classification(tmp_path: Path) -> None:
         ("train/1.jpg", "trainannot/m1.png", "train/1.jpg wants trainannot/1.png"),
         ("V/JPEGImages/1.jpg", "V/SegmentationClass/m.png", "wants V/SegmentationClass/1.png"),
         ("JPEGImages/1.jpg", "SegmentationClassAug/1.png", "wants SegmentationClass/1.png"),
+        ("JPEGImages/1.jpg", "masks/1.png", "put photos into images/ and masks of the same names"),
         (
             "leftImg8bit/train/a_1_leftImg8bit.png",
             "gtFine/train/a_1_gtFine_labelIds.png",

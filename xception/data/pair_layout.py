@@ -122,19 +122,28 @@ def unmatched(names: Iterable[str]) -> str | None:
 
 
 def _why_unmatched(photo: str, depth: int, mask: str) -> str:
+    """`depth` is that of the two folders that say what is in them."""
     parts, folder = photo.split("/"), mask.split("/")[depth]
-    if folder.casefold() == "gtfine":
+    pair = f"{parts[depth]} {folder}".casefold()
+    if pair == "leftimg8bit gtfine":
         shot = "train/aachen/aachen_000000_000019"
         return (
             f"{photo} and {mask} are no pair of Cityscapes: those are called "
             f"leftImg8bit/{shot}_leftImg8bit.png and gtFine/{shot}_gtFine_labelIds.png"
         )
-    if folder.casefold().startswith("segmentationclass"):
+    endings = ""
+    if pair.startswith("jpegimages segmentationclass"):
         folder = "SegmentationClass"
+    elif any(_PUBLIC_FOLDERS.fullmatch(one) for one in pair.split()):
+        return (
+            f"{photo} and {mask} lie in folders of different layouts: "
+            "put photos into images/ and masks of the same names into masks/"
+        )
+    else:
+        endings = ", perhaps with _mask, _label, _gt, _seg or _L at the end of the name"
     right = "/".join((*parts[:depth], folder, *parts[depth + 1 : -1], _stem(photo)))
     return (
-        f"no mask is called as its photo: {photo} wants {right}.png, or with _mask, _label, _gt, "
-        f"_seg or _L at the end of the name; there is {mask}"
+        f"no photo has a mask where it must be: {photo} wants {right}.png{endings}; there is {mask}"
     )
 
 
