@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,39 @@ def test_predict_goes_on_after_a_photo_that_is_too_large(xception, scenes: Path,
     assert "1 of 2 files could not be read" in result.stderr
 
 
+def test_predict_again_into_a_folder_below_the_photos(
+    xception, segmenting: Path, scenes: Path, tmp_path: Path
+):
+    """The second run answers like the first: masks and overlays are no photos."""
+    photos = tmp_path / "photos"
+    shutil.copytree(scenes / "test/images", photos)
+    Image.new("RGB", (65_501, 1)).save(photos / "long.png")  # whose overlay is a PNG
+    out = photos / "masks"
+    first = xception("predict", segmenting, photos, "--out", out, "--json")
+    assert (first.status, first.stderr) == (0, "")
+    assert len(list(out.glob("*.overlay.png"))) == 1
+    written = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert len(written) == 2 * 5
+    second = xception("predict", segmenting, photos, "--out", out, "--json")
+    assert (second.status, second.stderr, second.stdout) == (0, "", first.stdout)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == written
+    # Elsewhere they are pictures like others, and a photo that lies there is still refused.
+    elsewhere = xception("predict", segmenting, out, "--out", tmp_path / "other", "--json")
+    assert len(json.loads(elsewhere.stdout)) == 2 * 5
+    named = next(out.glob("*.mask.png"))
+    for arguments, message in [
+        ([named], f"the photo {named} lies there; name another folder"),
+        ([out], "only what an earlier run wrote there was found; name photos"),
+    ]:
+        result = xception("predict", segmenting, *arguments, "--out", out)
+        assert (result.status, result.stdout) == (2, "")
+        assert message in result.stderr
+    shutil.copy(photos / "long.png", out / "one more.png")
+    result = xception("predict", segmenting, photos, "--out", out)
+    assert result.status == 2
+    assert "one more.png lies there; name another folder" in result.stderr
+
+
 def test_predict_looks_as_it_is_told(xception, segmenting: Path, scenes: Path, tmp_path: Path):
     photo = next((scenes / "test/images").iterdir())
 
@@ -152,6 +186,41 @@ def test_evaluate(xception, segmenting: Path, scenes: Path, tmp_path: Path):
     html = (judged / "report.html").read_text("utf-8")
     assert html.count("<img") == 4 * 3 + 4
     assert "Szenen é" in html
+
+
+def test_evaluate_goes_on_after_a_photo_that_is_too_large(xception, tmp_path: Path):
+    """4000 / 1 times 384 rows: it is named and left out, and the others are measured."""
+    run = save_run(tmp_path / "run", training={"joint": {"shorter_side": 384}})
+    folder = tmp_path / "scenes"
+    write_scenes(folder, 20, 40, seed=1)
+    plain = xception("evaluate", run, folder, "--json", "--workers", "0")
+    assert plain.status == 0
+    for kind in ("images", "masks"):
+        path = next((folder / "test" / kind).iterdir())
+        with Image.open(path) as image:
+            image.resize((4000, 1)).save(path.with_name("sliver.png"))
+    judged = tmp_path / "judged"
+    result = xception("evaluate", run, folder, "--json", "--workers", "0", "--report", judged)
+    assert result.status == 0, result.stderr
+    found = json.loads(result.stdout)
+    skipped = found.pop("skipped")
+    assert list(skipped) == ["test/images/sliver.png"]
+    assert skipped["test/images/sliver.png"].startswith("an image of 385x1536001 pixels is too")
+    assert found == {
+        name: value for name, value in json.loads(plain.stdout).items() if name != "skipped"
+    }
+    assert "test/images/sliver.png: an image of 385x1536001 pixels is too large" in result.stderr
+    assert "skipping 1 unusable pair" in result.stderr
+    told = SegmentationReport.model_validate_json((judged / "report.json").read_text("utf-8"))
+    assert told.data is not None
+    assert (told.data.totals, told.data.skipped) == ({"test": 4}, skipped)
+    for name in ("images", "masks"):
+        for path in (folder / "test" / name).iterdir():
+            if path.stem != "sliver":
+                path.unlink()
+    result = xception("evaluate", run, folder, "--split", "test", "--workers", "0")
+    assert result.status == 2
+    assert "can be used; test/images/sliver.png: an image of 385x1536001" in result.stderr
 
 
 def test_bands_are_said_aloud(

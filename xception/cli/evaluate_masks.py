@@ -19,12 +19,15 @@ from xception.cli.look import Look
 from xception.cli.output import counted, print_json, say
 from xception.cli.segmentation_reporting import report_measured_masks
 from xception.data.kind import task_of
-from xception.data.pair_audit import audit_pairs
+from xception.data.names import some
+from xception.data.pair_audit import PairAudit, audit_pairs
 from xception.data.pair_findings import OF_TRAINING
 from xception.data.pair_loader import PairBatch, evaluation_pairs
 from xception.data.pairs import Layout, PairSet, open_pairs
 from xception.data.splits import SPLITS, Split
+from xception.deploy.segment import PhotoSegmenter
 from xception.errors import UserError
+from xception.evaluation.any_size import too_large
 from xception.evaluation.segmentation import Piece, evaluate_pairs
 from xception.evaluation.segmentation_report import Masks
 
@@ -71,16 +74,7 @@ def evaluate_masks(
     for note in opened.notes:
         say(note, quiet=quiet)
     pairs, part, named = choose_pairs(opened.like(segmenter.classes), split, photos, quiet)
-    found = audit_pairs(pairs)
-    unknown = [one.message for one in found.findings if one.kind == "unknown_values"]
-    if unknown:
-        raise UserError(f"{unknown[0]} `xception check {photos}` says more")
-    pairs = pairs.without(found.unreadable)
-    members = pairs.of(part)
-    if not members:
-        raise UserError(f"{photos}: not one photo with its mask can be used; see `xception check`")
-    if found.unreadable:
-        say(f"skipping {counted(len(found.unreadable), 'unusable pair')}", quiet=quiet)
+    pairs, found = usable_pairs(pairs, segmenter, photos, quiet)
     batches = evaluation_pairs(pairs, part, preprocess=segmenter.card.preprocess, workers=workers)
     banded: list[bool] = []
 
@@ -89,7 +83,7 @@ def evaluate_masks(
         return segmenter(pixels)
 
     counts = evaluate_pairs(
-        segment, _with_progress(batches, len(members), quiet), num_classes=len(pairs.classes)
+        segment, _with_progress(batches, len(pairs.pairs), quiet), num_classes=len(pairs.classes)
     )
     if any(banded):
         say(
@@ -147,6 +141,33 @@ def choose_pairs(
         there = [*(known for known in SPLITS if pairs.of(known)), "all"]
         raise UserError(f"{path}: no {split} photos there; --split {' or '.join(there)}")
     return replace(pairs, pairs=members), part, split
+
+
+def usable_pairs(
+    pairs: PairSet, segmenter: PhotoSegmenter, path: Path, quiet: bool
+) -> tuple[PairSet, PairAudit]:
+    """The pairs that can be measured, and what was found; the others are said and `unreadable`.
+
+    Raises:
+        UserError: masks hold unknown values, or there is no such pair.
+    """
+    refused = too_large(segmenter, pairs.store, [pair.photo for pair in pairs.pairs])
+    found = audit_pairs(pairs.without(refused))
+    unknown = [one.message for one in found.findings if one.kind == "unknown_values"]
+    if unknown:
+        raise UserError(f"{unknown[0]} `xception check {path}` says more")
+    unreadable = {**found.unreadable, **refused}
+    found = found.model_copy(update={"photos": len(pairs.pairs), "unreadable": unreadable})
+    usable = pairs.without(unreadable)
+    too_long = [f"{some(list(refused))}: {reason}" for reason in list(refused.values())[:1]]
+    if not usable.pairs:
+        reason = too_long[0] if too_long else "see `xception check`"
+        raise UserError(f"{path}: not one photo with its mask can be used; {reason}")
+    for reason in too_long:
+        say(reason, quiet=quiet)
+    if unreadable:
+        say(f"skipping {counted(len(unreadable), 'unusable pair')}", quiet=quiet)
+    return usable, found
 
 
 def _with_progress(batches: Iterator[PairBatch], total: int, quiet: bool) -> Iterator[PairBatch]:
