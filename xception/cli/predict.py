@@ -16,7 +16,7 @@ from xception.cli.look import Look, look_options, refuse_classes, refuse_masks, 
 from xception.cli.output import counted, say
 from xception.cli.photo_progress import followed
 from xception.cli.picture_names import PictureNames
-from xception.cli.predict_masks import predict_masks
+from xception.cli.predict_masks import not_written, predict_masks
 from xception.data.images import ImageError
 from xception.data.names import OVERLAY
 from xception.deploy import on_ray
@@ -152,7 +152,7 @@ def command(
         found, missing = find_photos(images)
         return predict_masks(
             run,
-            map(Path, found),
+            not_written(map(Path, found), images, out),
             missing,
             out=out,
             look=look,

@@ -16,7 +16,7 @@ from xception.cli.look import Look
 from xception.cli.output import counted, percent, print_json, print_table, say
 from xception.cli.picture_names import PictureNames
 from xception.data.images import ImageError
-from xception.deploy.mask_files import Segmented, segment_file
+from xception.deploy.mask_files import Segmented, is_written, segment_file
 from xception.errors import UserError
 
 LISTED = 4  # classes of a photo in the table
@@ -51,7 +51,7 @@ def predict_masks(
         The exit status: 1 if a file could not be read.
 
     Raises:
-        UserError: no folder was named, or the model cannot be used.
+        UserError: no folder was named, a photo lies in it, or the model cannot be used.
     """
     if out is None:
         raise UserError(f"{run} segments photos: --out FOLDER says where the masks go")
@@ -79,6 +79,8 @@ def predict_masks(
                 quiet=quiet,
             )
         answers.append(_answer(path, found))
+    if not answers:
+        raise UserError(f"--out {out}: only what an earlier run wrote there was found; name photos")
     if as_json:
         print_json(answers)
     else:
@@ -88,6 +90,17 @@ def predict_masks(
         total = counted(len(answers), "file")
         say(f"{unreadable:,} of {total} could not be read", quiet=quiet)
     return 1 if unreadable else 0
+
+
+def not_written(
+    photos: Iterable[Path], arguments: Sequence[Path | str], out: Path | None
+) -> Iterator[Path]:
+    """The photos without the pictures of an earlier run, whose folder `out` may lie below theirs.
+
+    One that is an argument itself stays: that is asked for wrongly, and is to be said.
+    """
+    named = frozenset(map(Path, arguments))
+    return (path for path in photos if path in named or out is None or not is_written(path, out))
 
 
 def _answer(path: Path, found: Segmented) -> dict[str, Any]:

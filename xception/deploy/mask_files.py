@@ -20,6 +20,7 @@ from xception.evaluation.segmentation import Piece
 
 MASK, OVERLAY, PROBABILITIES = ".mask.png", ".overlay.jpg", ".npz"
 LONG_OVERLAY = ".overlay.png"  # where a side is longer than a JPEG's may be
+WRITTEN = (MASK, OVERLAY, LONG_OVERLAY)
 QUALITY = 92  # of the overlay, a JPEG
 JPEG_SIDE = 65_500  # pixels; libjpeg's JPEG_MAX_DIMENSION
 
@@ -90,6 +91,14 @@ def segment_file(
         in_bands=segmenter.in_bands(*size),
         size=size,
     )
+
+
+def is_written(path: Path, folder: Path) -> bool:
+    """Whether a file is a picture that `segment_file` wrote into a folder, by its place and name.
+
+    They may lie below the photos, which are gone through again.
+    """
+    return path.name.endswith(WRITTEN) and path.parent.resolve() == folder.resolve()
 
 
 @contextmanager
