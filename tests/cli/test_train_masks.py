@@ -1,6 +1,7 @@
 """`xception train` on photos with masks."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,25 @@ def test_classes_that_do_not_count(xception, scenes: Path, tmp_path: Path):
     assert result.status == 0  # with the same classes
 
 
+@pytest.mark.parametrize("said", [["--layout", "folders"], ["--set", "masks.layout=folders"]])
+def test_what_is_said_of_masks_goes_before_a_table(
+    xception, scenes: Path, tmp_path: Path, said: list[str]
+):
+    set_with_table = tmp_path / "set"
+    shutil.copytree(scenes, set_with_table)
+    photo = next(set_with_table.rglob("images/*")).relative_to(set_with_table)
+    (set_with_table / "captions.csv").write_text(f"path,label\n{photo.as_posix()},a disc\n")
+    folder = tmp_path / "run"
+    result = xception("train", set_with_table, "--out", folder, *SETTINGS, *said, "--quiet")
+    assert result.status == 0
+    assert read_card(folder / "model.safetensors").task == "segmentation"
+    assert yaml.safe_load((folder / "config.yaml").read_text("utf-8"))["joint"]["crop"] == [33, 33]
+    # A resumed run knows it from its own configuration.
+    result = xception("train", set_with_table, "--out", folder, "--resume", "--quiet")
+    assert result.status == 0
+
+
 def test_settings_for_masks_are_refused_for_classes(xception, photos: Path, tmp_path: Path):
     result = xception("train", photos, "--out", tmp_path / "run", "--layout", "voc")
     assert result.status == 2
-    assert "masks is a setting for other photos" in result.stderr
+    assert "no photo with a mask there (voc)" in result.stderr

@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,11 +16,11 @@ from xception.cli.figures import summary
 from xception.cli.output import print_json, say, show
 from xception.cli.reporting import report_training
 from xception.cli.segmentation_reporting import report_segmentation
-from xception.data.kind import task_of
+from xception.data.kind import Task, task_of
 from xception.data.pairs import Layout
 from xception.deploy.runtime import MODEL_FILE
 from xception.errors import UserError
-from xception.training.config import TrainConfig
+from xception.training.config import TrainConfig, read_yaml
 from xception.training.interrupts import Interrupted
 from xception.training.progress import Lines
 from xception.training.recipes import configure, list_recipes
@@ -137,13 +137,10 @@ def command(
       xception train photos/ --epochs 20 --set augment.mixup=0.2 --out runs/try
       torchrun --nproc-per-node 8 -m xception train photos/ --recipe xception-imagenet --out runs/a
     """
-    task = task_of(photos)
-    masks = task == "segmentation"
     named = {
         "model": model,
         "weights": None if weights is None else str(weights),
         "freeze": freeze,
-        "joint.crop" if masks else "preprocess.size": size,
         "masks.layout": layout,
         "masks.classes": None if classes is None else str(classes.resolve()),
         "masks.ignore": ignore or None,
@@ -157,13 +154,18 @@ def command(
         "device": device,
     }
     settings = {key: value for key, value in named.items() if value is not None}
-    settings |= dict(map(parse_assignment, assignments))
     folder = choose_folder(photos, out, resume)
     if resume and (recipe is not None or config is not None):
         raise UserError("--resume keeps the settings of the run: leave out --recipe and --config")
+    start = folder / "config.yaml" if resume else config
+    assigned = dict(map(parse_assignment, assignments))
+    task = choose_task(photos, start, settings | assigned)
+    if size is not None:
+        settings["joint.crop" if task == "segmentation" else "preprocess.size"] = size
+    settings |= assigned
     chosen = configure(
         recipe=recipe,
-        config=folder / "config.yaml" if resume else config,
+        config=start,
         settings=settings,
         task=task,
     )
@@ -181,6 +183,15 @@ def command(
         print_json(answer(trained, report))
     else:
         show(conclusion(trained, report))
+
+
+def choose_task(photos: Path, start: Path | None, settings: Mapping[str, Any]) -> Task:
+    """What is learnt: masks where the configuration or the settings say anything of them."""
+    said = [value for key, value in settings.items() if key.split(".")[0] == "masks"]
+    if start is not None:
+        masks = read_yaml(start).get("masks")
+        said += masks.values() if isinstance(masks, dict) else [masks]
+    return "segmentation" if any(said) else task_of(photos)
 
 
 def write_report(trained: AnyTrained, command: str) -> Path:

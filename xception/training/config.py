@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from xception.data.joint import JointAugment
-from xception.data.kind import Task
+from xception.data.kind import Task, task_of
 from xception.data.pairs import Layout
 from xception.data.preprocess import Preprocess
 from xception.data.transforms import Augment
@@ -141,6 +141,15 @@ class TrainConfig(Record):
         """The side of the training photos in every epoch, in pixels."""
         full, epochs = self.preprocess.size, self.epochs
         return self.progressive.sizes(full, epochs) if self.progressive else (full,) * epochs
+
+
+def task_with(path: str | Path, masks: Masks) -> Task:
+    """What the photos at a path are for. Who says anything of masks means photos with masks.
+
+    Raises:
+        UserError: there is nothing at the path.
+    """
+    return "segmentation" if masks != Masks() else task_of(path)
 
 
 NOT_FOR: dict[Task, tuple[str, ...]] = {

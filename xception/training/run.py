@@ -3,13 +3,13 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from xception.data.kind import Task, task_of
+from xception.data.kind import Task
 from xception.errors import UserError
 from xception.training.allocator import keep_freed_memory
 from xception.training.assembly import FREE_SETTINGS, Assembly
 from xception.training.board import Board
 from xception.training.classification import check_photos
-from xception.training.config import TrainConfig, read_config, refuse_settings, to_yaml
+from xception.training.config import TrainConfig, read_config, refuse_settings, task_with, to_yaml
 from xception.training.distributed import join_world, lead
 from xception.training.interrupts import stop_on_signals
 from xception.training.lock import LOCK_FILE, hold
@@ -32,7 +32,7 @@ def train(
 
     Args:
         photos_path: see `data.folders.open_photos` and `data.pairs.open_pairs`; which of the two it
-            is for, `data.kind.task_of` finds out.
+            is for, `config.task_with` finds out.
         config: complete; None together with `resume` takes the run's own.
         folder: the run folder; new or empty unless `resume`.
         resume: go on where `last.ckpt` stands.
@@ -51,7 +51,7 @@ def train(
             keep_freed_memory()
 
         def prepare() -> Subject:
-            task = task_of(photos_path)
+            task = task_with(photos_path, config.masks)
             refuse_settings(config, task)
             prepare_folder(folder, config, photos_path, resume)
             held.enter_context(hold(folder))
