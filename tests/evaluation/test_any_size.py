@@ -9,6 +9,7 @@ from segmenters import CLASSES, small_segmenter, smooth
 from torch.optim.swa_utils import AveragedModel
 
 from xception.data.store import FolderStore
+from xception.evaluation import any_size
 from xception.evaluation.any_size import AnyPhoto, too_large
 from xception.evaluation.inference import WholePhoto
 from xception.models.network import Network
@@ -87,3 +88,22 @@ def test_the_heads_of_files_say_which_photos_are_too_large(tmp_path: Path):
     assert refused["wide.png"].startswith("an image of 65x12801 pixels is too large")
     larger = any_photo(small_segmenter(), shorter_side=64, most_pixels=65 * 12801)
     assert too_large(larger, FolderStore(tmp_path), names) == {}
+
+
+@pytest.mark.parametrize("size", [(40, 2), (2, 40)])
+def test_a_photo_that_is_shown_enlarged_is_decoded_piece_by_piece(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+):
+    """40 x 2 pixels are an image of 673 x 33: each row of the photo has 17 rows of it behind."""
+    network, pixels = small_segmenter(), smooth(*size)
+    expected = answer(any_photo(network, shorter_side=33), pixels)
+    pixels_of_a_row = 673 * 33 // size[0] + 1
+    monkeypatch.setattr(any_size, "PIECE_BYTES", 2 * pixels_of_a_row * len(CLASSES) * 4)
+    seen: list[int] = []
+    head = network.get_submodule("head")
+    head.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[2]))
+    found = answer(any_photo(network, shorter_side=33, whole_pixels=1, band_bytes=20_000), pixels)
+    assert (found - expected).abs().max() < 1e-3
+    assert len(seen) == size[0] // 2
+    if size[0] > size[1]:  # at a fourth of the image's resolution there are 169 rows
+        assert max(seen) <= 2 * 17 // 4 + 2

@@ -136,7 +136,9 @@ class AnyPhoto:
 
     def _by_rows(self, view: View, pixels: UInt8[Tensor, "h w c"]) -> Iterator[Piece]:
         seen = self._seen(view, pixels)
-        for rows in self._bands(view.height, view.width):
+        # A photo that is shown enlarged has more pixels of the image behind each of its rows.
+        behind = math.ceil(math.prod(view.outer) / view.height)
+        for rows in self._bands(view.height, max(view.width, behind)):
             with evaluating(self.network), torch.inference_mode():
                 logits = view.logits(seen, rows.start, rows.stop)
                 piece = Piece(rows.start, 0, probabilities(logits))
