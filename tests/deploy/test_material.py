@@ -8,13 +8,17 @@ import pytest
 import torch
 from PIL import Image
 from segmenters import small_segmenter
+from small_networks import small
 
+from xception.data.folders import Photo, PhotoSet
 from xception.data.pairs import open_pairs
 from xception.data.scenes import SCENE_CLASSES, write_scenes
+from xception.data.store import FolderStore
 from xception.deploy.engines import Engine
-from xception.deploy.material import pair_material
+from xception.deploy.material import pair_material, photo_material
 from xception.deploy.metadata import Precision
 from xception.deploy.segment import PhotoSegmenter
+from xception.errors import UserError
 from xception.weights.card import Card
 
 
@@ -67,3 +71,18 @@ def test_of_photos_too_large_for_an_exported_network_the_middle_counts(
     # The IoU of the first class is its share, that of the others that occur is 0.
     expected = (counted == 0).mean() / len(np.unique(counted))
     assert score == pytest.approx(expected)
+
+
+def test_photos_that_show_no_class_measure_nothing(tmp_path: Path):
+    """Average precision needs a photo that shows the class: refused before anything is computed."""
+    card = small("mobilenet_v1", size=32).card.model_copy(update={"task": "multilabel"})
+
+    def material(*labels: tuple[int, ...]):
+        held_out = tuple(Photo(f"{i}.png", some, "validation") for i, some in enumerate(labels))
+        photos = (Photo("seen.png", (0,), "train"), *held_out)
+        chosen = PhotoSet(FolderStore(tmp_path), card.classes, photos, True, (), ())
+        return photo_material(chosen, card, calibration=1, questions=1, held_out=9)
+
+    with pytest.raises(UserError, match="nothing to measure: the validation photos"):
+        material((), ())
+    assert material((), (1,)).held_out == 2

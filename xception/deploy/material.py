@@ -62,11 +62,17 @@ def photo_material(
         held_out: photos to measure, at most.
 
     Raises:
-        UserError: there are not photos enough for two parts.
+        UserError: there are not photos enough for two parts, or nothing can be measured on those
+            held out.
     """
     shown, judged = parts(photos.of)
     seen = replace(photos, photos=spaced(photos.of(shown), calibration))
     measured = replace(photos, photos=spaced(photos.of(judged), held_out))
+    if not any(photo.labels for photo in measured.photos):  # then no class has a precision
+        raise UserError(
+            f"nothing to measure: the {judged} photos, which are held out, show none of the "
+            "model's classes; give some that do"
+        )
     asked = replace(photos, photos=spaced(measured.photos, questions))
 
     def images(chosen: PhotoSet, split: Split) -> Iterator[Float[Tensor, "1 c h w"]]:
