@@ -19,6 +19,7 @@ MAX_BYTES = 2**31 - 1  # the most that a message of protocol buffers can have
 MAX_FIELDS = 200_000  # of the whole graph; Xception-71 in eight bits has 12,000
 MAX_METADATA_BYTES = 4 << 20
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+NUMBERS = 1 << 29  # of a field: below. Of a larger one some readers see only the low bits
 
 # ModelProto
 GRAPH, METADATA, TRAINING, FUNCTIONS = 7, 14, 20, 25
@@ -149,7 +150,7 @@ def _fields(message: memoryview, budget: list[int]) -> Iterator[tuple[int, int |
             raise _Damaged(f"more than {MAX_FIELDS:,} parts")
         key, position = _varint(message, position)
         number, wire = key >> 3, key & 7
-        if not number:
+        if not 0 < number < NUMBERS:
             raise _Damaged("not a message of protocol buffers")
         if wire == VARINT:
             value, position = _varint(message, position)
