@@ -231,6 +231,38 @@ def test_a_definition_that_answers_otherwise_is_refused():
 
 
 @pytest.mark.parametrize(
+    ("layout", "model", "option", "value", "theirs"),
+    [
+        ("keras", "xception", "activation", "relu", "none"),
+        ("keras", "xception", "activation", "elu", "none"),
+        ("keras", "xception", "stem_stride", 1, 2),
+        ("keras", "xception", "output_stride", 8, 32),
+        ("timm", "xception", "output_stride", 16, 32),
+        ("keras", "mobilenet_v1", "output_stride", 8, 32),
+        ("timm", "mobilenet_v1", "output_stride", 16, 32),
+        ("keras", "inception_v3", "stem_stride", 1, 2),
+        ("torchvision", "inception_v3", "stem_stride", 1, 2),
+        ("timm", "xception41", "output_stride", 8, 32),
+    ],
+)
+def test_what_no_shape_tells_is_refused_too(layout, model, option, value, theirs):
+    source = source_of(layout, model)
+    with torch.device("meta"):
+        plain = create_model(model, **source.options)
+        ours = create_model(model, **source.options | {option: value})
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {
+        k: v.shape for k, v in plain.state_dict().items()
+    }
+    with pytest.raises(UserError, match=rf" has {option} {theirs}, this model {value}: there"):
+        to_foreign(ours, source)
+
+
+def test_dropout_is_nothing_that_the_library_must_have():
+    ours = MobileNetV1(width=0.25, dropout=0.5)
+    assert to_foreign(ours, source_of("keras")).keys()
+
+
+@pytest.mark.parametrize(
     ("name", "model", "layout", "message"),
     [
         ("a.onnx", "xception", None, "what kind of file"),

@@ -5,11 +5,11 @@ source's definition, so that it answers as the source does, number for number.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,15 @@ from xception.models.network import Network
 from xception.models.zoo import ZOO, create_model
 from xception.weights.card import Architecture, Card, read_card
 from xception.weights.header import CARD_KEY, MAX_HEADER_BYTES, open_regular
-from xception.weights.identify import Fit, head_of, heads_of, identify, network_shapes, some
+from xception.weights.identify import (
+    Fit,
+    head_of,
+    heads_of,
+    identify,
+    network_options,
+    network_shapes,
+    some,
+)
 from xception.weights.imagenet import imagenet_classes
 from xception.weights.model_file import load_model, save_tensors
 from xception.weights.names.source import OPTIONAL, Source
@@ -212,22 +220,39 @@ def to_foreign(model: Network, source: Source) -> dict[str, np.ndarray]:
     }
 
 
+MAY_DIFFER = frozenset({"num_classes", "in_channels", "dropout", "width", "multiple"})
+"""Options that may be another's: the shapes are compared for them, or they change no answer."""
+
+
 def _check_definition(model: Network, source: Source) -> None:
     """UserError unless the library's definition can be the model's."""
-    for option, value in source.options.items():
-        if option in model.options and model.options[option] != value:
-            raise UserError(
-                f"{source.title} has {option} {value}, this model {model.options[option]}: "
-                "there it would answer otherwise"
-            )
+    _check_options(model, source, source.options)
     open_options = {"num_classes", "in_channels", *source.present}
     open_options |= {"width"} if source.width_of is not None else set()
     options = {key: model.options[key] for key in open_options if key in model.options}
+    options = {**source.options, **options}
     here = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    there = network_shapes(source.model, {**source.options, **options})
+    there = network_shapes(source.model, options)
     if here != there:
         differ = [name for name in here | there if here.get(name) != there.get(name)]
         raise UserError(f"this model is not {source.title}; it differs at {some(differ)}")
+    # Strides and activations leave the shapes as they are.
+    _check_options(model, source, network_options(source.model, options), MAY_DIFFER)
+
+
+def _check_options(
+    model: Network,
+    source: Source,
+    theirs: Mapping[str, Any],
+    but: Collection[str] = (),
+) -> None:
+    for option, value in theirs.items():
+        ours = model.options.get(option, value)
+        if option not in but and ours != value:
+            raise UserError(
+                f"{source.title} has {option} {value}, this model {ours}: "
+                "there it would answer otherwise"
+            )
 
 
 def _drop_first(fit: Fit, tensors: dict[str, Lazy], path: Path) -> None:

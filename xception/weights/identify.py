@@ -73,6 +73,11 @@ def network_shapes(model: str, options: Mapping[str, Any]) -> dict[str, Shape]:
     return dict(_network(model, json.dumps(dict(options))).shapes)
 
 
+def network_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a network of the zoo, those that were left to it too."""
+    return json.loads(_network(model, json.dumps(dict(options))).options)
+
+
 def head_of(source: Source) -> str:
     """How the names of our last layer begin."""
     return heads_of(source)[0]
@@ -87,6 +92,7 @@ def heads_of(source: Source) -> tuple[str, ...]:
 class _Shapes(NamedTuple):
     shapes: tuple[tuple[str, Shape], ...]
     heads: tuple[str, ...]
+    options: str  # JSON, so that nobody changes what is kept
 
 
 @lru_cache(maxsize=8)
@@ -95,7 +101,8 @@ def _network(model: str, options: str) -> _Shapes:
     with torch.device("meta"):
         network = create_model(model, **json.loads(options))
     shapes = ((name, tuple(value.shape)) for name, value in network.state_dict().items())
-    return _Shapes(tuple(shapes), (network.LAST_LAYER, *network.SIDE_LAYERS))
+    heads = (network.LAST_LAYER, *network.SIDE_LAYERS)
+    return _Shapes(tuple(shapes), heads, json.dumps(network.options))
 
 
 def some(names: Collection[str]) -> str:
