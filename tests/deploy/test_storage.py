@@ -48,6 +48,39 @@ def test_one_file_and_patterns(bucket: str):
     assert list(photos_at_url("memory://*/photos/9.jpg")) == [f"{bucket}/9.jpg"]
 
 
+def test_a_name_that_means_another_file_is_not_read(bucket: str):
+    """To fsspec the second name is the first file."""
+    system = fsspec.filesystem("memory")
+    names = ["9.jpg", "9.jpg::copy.jpg"]
+    for name in names:
+        system.pipe_file(f"/bucket/photos/twice/{name}", name.encode())
+    found = list(photos_at_url(f"{bucket}/twice"))
+    assert sorted(found) == [f"{bucket}/twice/{name}" for name in names]
+    assert read_photo(f"{bucket}/twice/9.jpg") == b"9.jpg"
+    with pytest.raises(ImageError, match="'::' cannot be read") as caught:
+        read_photo(f"{bucket}/twice/9.jpg::copy.jpg")
+    assert caught.value.name == f"{bucket}/twice/9.jpg::copy.jpg"
+
+
+@pytest.mark.parametrize("store", ["memory", "file"])
+def test_in_patterns_only_stars_are_special(store: str, tmp_path: Path):
+    top = f"{tmp_path}/p" if store == "file" else "/patterns"
+    system = fsspec.filesystem(store)
+    for name in ("a[1]/1.jpg", "a[1]/2.jpg", "a1/3.jpg", "b?/4.jpg", "bx/5.jpg", "c/d[e]?.jpg"):
+        system.makedirs(f"{top}/{name.partition('/')[0]}", exist_ok=True)
+        system.pipe_file(f"{top}/{name}", name.encode())
+    url = f"{store}://{top.lstrip('/') if store == 'memory' else top}"
+    for pattern, names in {
+        "a[1]/*.jpg": ["a[1]/1.jpg", "a[1]/2.jpg"],
+        "b?/*": ["b?/4.jpg"],
+        "*/d[e]?.jpg": ["c/d[e]?.jpg"],
+    }.items():
+        found = list(photos_at_url(f"{url}/{pattern}"))
+        assert found == [f"{url}/{name}" for name in names]
+        assert [read_photo(one) for one in found] == [name.encode() for name in names]
+    system.rm(top, recursive=True)
+
+
 def test_links_to_folders_are_not_followed(tmp_path: Path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.jpg").write_bytes(b"one")

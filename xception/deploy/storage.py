@@ -37,6 +37,8 @@ def read_photo(path: str | Path) -> bytes:
                 raise unreadable(path) from error
             raise
     url = str(path)
+    if "::" in url:  # another storage to fsspec, so another file than the name says
+        raise ImageError(url, "a name with '::' cannot be read at a URL")
     try:
         system, name = url_to_fs(url)
         if url.endswith("/"):  # so `photos_at_url` calls a folder that it could not read
@@ -112,7 +114,8 @@ def _below(system: Any, folder: str, url: str, name: str) -> Iterator[str]:
 def _matching(system: Any, pattern: str, url: str) -> Iterator[str]:
     """The photos that a pattern means; the folder before its first `*` is the top."""
     top, shown = (text[: text.index("*")].rpartition("/")[0] for text in (pattern, url))
-    matches = system.glob(pattern, detail=True)
+    only_stars = re.sub(r"[\[?]", r"[\g<0>]", pattern)  # `[` and `?` are letters of names
+    matches = system.glob(only_stars, detail=True)
     names = [name[len(top) :].lstrip("/") for name in matches if matches[name]["type"] == "file"]
     yield from (f"{shown}/{name}" for name in in_order(names) if is_meant(name))
 
