@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from xception.errors import UserError
+from xception.studies.alone import passed, take
 from xception.studies.cells import TIMINGS, cells
 from xception.studies.claims import Better
 from xception.studies.conduct import Conducted, conduct
@@ -146,6 +147,30 @@ def test_a_training_that_outlived_its_study_is_waited_for(photos: Path, tmp_path
             told.append(line)
             if line.startswith("5 of 6 cells done, 0 running") and child.poll() is None:
                 assert cell.row() is None  # all others went on
+                child.communicate(b"\n")
+
+        conduct(
+            STUDY, photos, tmp_path / "study", scale="full", seeds=3, processes=2, launcher=FAKE,
+            command="", tell=tell,
+        )  # fmt: skip
+    assert told[-1].startswith("6 of 6")
+
+
+@pytest.mark.usefixtures("no_pages")
+def test_a_training_that_still_loads_is_waited_for(photos: Path, tmp_path: Path):
+    """Its study was killed: it holds the lock that it inherited, and no run folder yet."""
+    (cell, *_) = cells(STUDY, "full", 3, tmp_path / "study")
+    lock = take(cell.folder)
+    assert lock is not None
+    call = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(call, stdin=subprocess.PIPE, pass_fds=passed(lock)) as child:
+        lock.close()
+        told: list[str] = []
+
+        def tell(line: str) -> None:
+            told.append(line)
+            if line.startswith("5 of 6 cells done, 0 running") and child.poll() is None:
+                assert not cell.run.exists()
                 child.communicate(b"\n")
 
         conduct(

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from xception._version import __version__
+from xception.studies.alone import take
 from xception.studies.cells import Cell, cells
 from xception.studies.claims import Better
 from xception.studies.known import take_over
@@ -79,6 +80,17 @@ def test_what_is_about_to_begin_is_left_alone(finished, tmp_path, monkeypatch):
     grid[0].run.mkdir(parents=True)
     monkeypatch.setattr("xception.studies.known.held", lambda run: run == grid[0].run)
     take_over(grid, tmp_path / "two")
+    assert grid[0].row() is None
+    assert [cell.seed for cell in grid if cell.row()] == [1]
+
+
+def test_what_is_being_started_is_left_alone(finished, tmp_path):
+    """A training that still loads holds no run folder, but the lock of its cell."""
+    grid = begun(TWO, tmp_path / "two", "the photos")
+    lock = take(grid[0].folder)
+    assert lock is not None
+    with lock:
+        take_over(grid, tmp_path / "two")
     assert grid[0].row() is None
     assert [cell.seed for cell in grid if cell.row()] == [1]
 

@@ -16,6 +16,7 @@ import torch
 
 from xception._version import __version__
 from xception.errors import UserError
+from xception.studies.alone import taken
 from xception.studies.cells import Cell
 from xception.studies.photos import ZIP
 from xception.training.config import TrainConfig, read_config
@@ -26,7 +27,8 @@ from xception.weights.atomic import write_whole
 def take_over(grid: Sequence[Cell], folder: Path) -> None:
     """Finish the cells of the study in `folder` whose training lies in a folder beside it.
 
-    Only where all are trained on the same photos: the zips made for the studies are compared.
+    Only cells that no training has begun, nor is about to begin, and
+    only where all are trained on the same photos: the zips made for the studies are compared.
 
     A study whose files cannot be read has nothing to offer.
 
@@ -36,7 +38,7 @@ def take_over(grid: Sequence[Cell], folder: Path) -> None:
     missing = [
         cell
         for cell in grid
-        if not (cell.result.exists() or cell.begun or held(cell.run))  # nor about to begin
+        if not (cell.result.exists() or cell.begun or taken(cell.folder) or held(cell.run))
     ]
     if not missing or not (folder / ZIP).exists():
         return

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xception.errors import UserError
+from xception.studies.alone import Lock, passed, take
 from xception.studies.cells import Cell
 from xception.studies.photos import Ready
 from xception.training.lock import held
@@ -19,10 +20,11 @@ _PATIENCE_S = 60  # for a stopped training to save
 
 
 class Running(NamedTuple):
-    """A cell and its process."""
+    """A cell, its process, and the lock that both of us hold."""
 
     cell: Cell
     process: subprocess.Popen[bytes]
+    lock: Lock
 
 
 def run_cells(
@@ -52,13 +54,15 @@ def run_cells(
     pace = Pace(epochs_done(cells), time.monotonic())
     try:
         while waiting or running:
-            while len(running) < processes and (cell := _next(waiting)):
+            while len(running) < processes and (free := _next(waiting)):
+                cell, lock = free
                 waiting.remove(cell)
-                running.append(_start(cell, ready.photos, processes, launcher))
+                running.append(_start(cell, lock, ready.photos, processes, launcher))
             time.sleep(_LOOK_EVERY_S)
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
-                _collect(one, ready)
+                with one.lock:
+                    _collect(one, ready)
                 done(one.cell)
             tell(progress(cells, len(running), pace, time.monotonic()))
     finally:
@@ -115,22 +119,40 @@ def epochs_done(cells: Sequence[Cell]) -> int:
     return sum(cell.config.epochs if cell.result.exists() else cell.epochs_done for cell in cells)
 
 
-def _next(waiting: Sequence[Cell]) -> Cell | None:
-    """The first cell in which nothing runs.
+def _next(waiting: Sequence[Cell]) -> tuple[Cell, Lock] | None:
+    """The first cell in which nothing runs, and its lock.
 
     A study that was killed alone leaves its trainings behind: they end, and are then gone on with.
     """
-    return next((cell for cell in waiting if not held(cell.run)), None)
+    for cell in waiting:
+        lock = take(cell.folder)
+        if lock is not None and not held(cell.run):
+            return cell, lock
+        if lock is not None:
+            lock.close()
+    return None
 
 
-def _start(cell: Cell, photos: Path, processes: int, launcher: list[str] | None) -> Running:
-    cell.prepare()
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    # Files, not pipes: nobody reads while the cell runs, and a full pipe would stop it.
-    with cell.answer.open("wb") as answer, cell.log.open("wb") as log:
-        command = cell.command(photos, launcher)
-        return Running(cell, subprocess.Popen(command, stdout=answer, stderr=log, env=environment))
+def _start(
+    cell: Cell, lock: Lock, photos: Path, processes: int, launcher: list[str] | None
+) -> Running:
+    try:
+        cell.prepare()
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+        # Files, not pipes: nobody reads while the cell runs, and a full pipe would stop it.
+        with cell.answer.open("wb") as answer, cell.log.open("wb") as log:
+            process = subprocess.Popen(
+                cell.command(photos, launcher),
+                stdout=answer,
+                stderr=log,
+                env=environment,
+                pass_fds=passed(lock),
+            )
+    except BaseException:
+        lock.close()
+        raise
+    return Running(cell, process, lock)
 
 
 def _collect(one: Running, ready: Ready) -> None:
@@ -139,7 +161,9 @@ def _collect(one: Running, ready: Ready) -> None:
     if status == 0 and ready.weights is not None:
         with cell.answer.open("wb") as answer, cell.log.open("wb") as log:
             judging = cell.judging(ready.photos, ready.weights)
-            status = subprocess.run(judging, stdout=answer, stderr=log, check=False).returncode
+            status = subprocess.run(
+                judging, stdout=answer, stderr=log, check=False, pass_fds=passed(one.lock)
+            ).returncode
     if status != 0:
         words = cell.log.read_text("utf-8", errors="replace").strip().splitlines()[-3:]
         raise UserError(
@@ -158,3 +182,4 @@ def _stop(running: Sequence[Running]) -> None:
             one.process.wait(_PATIENCE_S)
         one.process.kill()
         one.process.wait()
+        one.lock.close()
