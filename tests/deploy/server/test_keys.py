@@ -58,6 +58,17 @@ def test_files_that_hold_no_keys(tmp_path: Path, content: bytes, message: str):
         read_keys(tmp_path / "keys")
 
 
+def test_no_key_is_cut_off(tmp_path: Path):
+    """With 20 characters of a key before the end of the largest file, and the rest behind it."""
+    key = "".join(map(chr, range(65, 65 + 40)))
+    (tmp_path / "keys").write_text("#" + "x" * (2**20 - 22) + f"\n{key}")
+    with pytest.raises(UserError, match="larger than 1 MiB"):
+        read_keys(tmp_path / "keys")
+    (tmp_path / "keys").write_text("#" + "x" * (2**20 - 42) + f"\n{key}")
+    assert (tmp_path / "keys").stat().st_size == 2**20
+    assert read_keys(tmp_path / "keys").open_for(f"Bearer {key}")
+
+
 def test_no_file_of_keys(tmp_path: Path):
     with pytest.raises(UserError, match="no such file"):
         read_keys(tmp_path / "keys")

@@ -39,7 +39,10 @@ def read_keys(path: Path) -> Keys:
     """
     try:
         with path.open("rb") as file:
-            text = file.read(_LONGEST_FILE).decode()
+            data = file.read(_LONGEST_FILE + 1)
+        if len(data) > _LONGEST_FILE:  # its end would be cut off, perhaps within a key
+            raise UserError(f"{path}: larger than 1 MiB; one key a line is wanted")
+        text = data.decode()
     except OSError as error:
         raise UserError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     except UnicodeDecodeError as error:
