@@ -68,15 +68,21 @@ class CsvTable:
 
 
 class JsonLinesTable:
-    """One JSON object a line, as `xception predict --json` has them."""
+    """One JSON object a line, as `xception predict --json` has them.
 
-    def __init__(self, file: TextIO):
-        self._file = file
+    Args:
+        file: open for text; it is flushed after each call, and closed in the end.
+        narrow: write ASCII, with JSON's escapes, because the file could not hold every letter.
+    """
+
+    def __init__(self, file: TextIO, *, narrow: bool = False):
+        self._file, self._narrow = file, narrow
 
     def write(self, answers: Sequence[Answer]) -> None:
         """As `Table`."""
-        lines = (json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in answers)
-        self._file.write("".join(lines))
+        for one in answers:
+            text = json.dumps(one, ensure_ascii=self._narrow, allow_nan=False)
+            self._file.write(text + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -180,6 +186,10 @@ def columns(places: int) -> list[str]:
     return ["path", *pairs, "error"]
 
 
+def _heading(places: int) -> bytes:
+    return (",".join(columns(places)) + "\n").encode()
+
+
 def cells(answer: Answer, places: int) -> list[Any]:
     """The row of an answer; what it lacks is empty."""
     found = [cell for one in answer["top"] for cell in (one["label"], one["probability"])]
@@ -199,6 +209,8 @@ def open_csv(path: Path, places: int, *, resume: bool) -> tuple[Table, Done]:
     with path.open("rb+") as file:
         records = _csv_records(file, path)
         heading = next(records, None)
+        if heading is None and _heading(places).startswith(file.read()):  # torn: begun anew
+            return CsvTable(_text(path, "w"), places), Done()
         if heading != columns(places):
             raise UserError(
                 f"--resume: {path} has other columns than this run would write; "
