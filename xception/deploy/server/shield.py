@@ -201,4 +201,7 @@ def is_local(host: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address to listen on."""
-    return is_local(host) or is_local(f"[{host}]")
+    try:  # an address alone first: of ::1:5 the 5 is no port
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return is_local(host)
