@@ -95,3 +95,62 @@ def test_what_lies_beside_the_model_is_measured_if_it_is_the_same(
     ]  # fmt: skip
     assert [one["name"] for one in answer["left_out"]] == ["model-old.onnx", "model-torn.onnx"]
     assert "list of classes" in answer["left_out"][0]["reason"]
+
+
+def test_a_picture_that_cannot_be_written_is_refused_first(
+    xception, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "measure", None)  # what calls it fails otherwise
+    picture = tmp_path / "no" / "bench.png"
+    result = xception("bench", trained, "--picture", picture)
+    assert (result.status, result.stdout) == (2, "")
+    assert f"--picture {picture}: the folder {picture.parent} does not exist" in result.stderr
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_what_was_measured_is_there_before_it_is_drawn(
+    xception, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_json: list[str]
+):
+    def fail(*_: object, **options: object):
+        raise UserError("no space left")
+
+    monkeypatch.setattr(module, "formats", list)
+    monkeypatch.setattr(module, "draw", fail)
+    result = xception("bench", trained, "--picture", tmp_path / "bench.png", *as_json)
+    assert result.status == 2
+    assert "as trained" in result.stdout
+
+
+def test_what_cannot_be_opened_is_left_out_or_refused_before_the_long_work(
+    xception, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its card is sound and that of the run; the runtime refuses the graph."""
+    onnx = pytest.importorskip("onnx")
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(trained / "model.safetensors", run)
+    write(changed(run), "onnx", run / "model.onnx")
+    graph = onnx.load(run / "model.onnx")
+    graph.graph.node[0].op_type = "Nonsense"
+    onnx.save(graph, run / "model.onnx")
+    result = xception("bench", run, "--json")
+    assert result.status == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert [form["name"] for form in answer["forms"]] == ["as trained", "ONNX Runtime"]
+    assert [one["name"] for one in answer["left_out"]] == ["model.onnx"]
+    monkeypatch.setattr(module, "export", None)
+    result = xception("bench", run, run / "model.onnx")
+    assert result.status == 2
+    assert "exporting" not in result.stderr
+
+
+def test_a_name_with_brackets_is_no_pattern(
+    xception, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "formats", list)
+    model = tmp_path / "net[1].safetensors"
+    shutil.copy(trained / "model.safetensors", model)
+    write(load_model(model), "onnx", tmp_path / "net[1].onnx")
+    write(load_model(model), "onnx", tmp_path / "net1.onnx")  # which the pattern would mean
+    answer = json.loads(xception("bench", model, "--json").stdout)
+    assert [form["name"] for form in answer["forms"]] == ["as trained", "net[1].onnx"]

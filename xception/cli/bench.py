@@ -1,5 +1,6 @@
 """`xception bench`: how quick, large and right a model is in every form that it has here."""
 
+import glob
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -98,8 +99,8 @@ def command(
     """
     if int8 and data is None:
         raise UserError("--int8 needs --data PHOTOS: ranges and loss are measured on photos")
-    if picture is not None and picture.suffix.lower() not in PICTURES:
-        raise UserError(f"--picture {picture}: name one that ends in {', '.join(PICTURES)}")
+    if picture is not None:
+        check_picture(picture)
     path = find_model(run)
     if kind_of(path) != "torch":
         raise UserError(f"{path} is an exported file; give the run, and this one as FILE")
@@ -107,16 +108,17 @@ def command(
         torch.set_num_threads(threads)
     network = load_network(path)
     left_out: dict[str, str] = {}
-    others = _others(path, network.card, files, left_out)
+    others = _others(path, network.card, files, threads, left_out)
     material = None
     if data is not None:
         material = open_material(data, network.card, calibration=64, held_out=held_out, quiet=quiet)
     with tempfile.TemporaryDirectory(prefix="xception-bench-") as folder:
         made = _made(network, Path(folder), material if int8 else None, left_out, quiet)
-        named = {path: "as trained"} | dict(made) | {file: file.name for file in others}
+        named = {path: "as trained"} | dict(made)
         subjects = [
             Subject(name, file, open_engine(file, threads=threads)) for file, name in named.items()
         ]
+        subjects += others
         side = network.card.preprocess.size
         if network.card.task == "segmentation":
             side = SEGMENTED_SIDE
@@ -124,10 +126,6 @@ def command(
         say(f"{len(subjects)} forms, {seconds:g} s", quiet=quiet)
         rows = measure(subjects, image, batch_size=batch_size, seconds=seconds, material=material)
     metric = None if material is None else material.metric
-    if picture is not None:
-        title = f"{network.card.architecture.name}, {side}x{side} pixels"
-        draw(rows, picture, title=title, metric=metric)
-        say(f"picture: {picture}", quiet=quiet)
     if as_json:
         print_json(
             {
@@ -140,6 +138,22 @@ def command(
         )
     else:
         _print(rows, batch_size, metric)
+    if picture is not None:
+        title = f"{network.card.architecture.name}, {side}x{side} pixels"
+        draw(rows, picture, title=title, metric=metric)
+        say(f"picture: {picture}", quiet=quiet)
+
+
+def check_picture(picture: Path) -> None:
+    """Refuse a picture that could not be written, before anything is measured.
+
+    Raises:
+        UserError: its ending is none of ours, or its folder is not there.
+    """
+    if picture.suffix.lower() not in PICTURES:
+        raise UserError(f"--picture {picture}: name one that ends in {', '.join(PICTURES)}")
+    if not picture.parent.is_dir():
+        raise UserError(f"--picture {picture}: the folder {picture.parent} does not exist")
 
 
 def _made(
@@ -188,26 +202,33 @@ def _plan(
         yield f"{names[format]} int8", file, make
 
 
-def _others(model: Path, card: Card, files: Sequence[Path], left_out: dict[str, str]) -> list[Path]:
-    """The files that were named, and those that lie beside the model.
+def _others(
+    model: Path,
+    card: Card,
+    files: Sequence[Path],
+    threads: int | None,
+    left_out: dict[str, str],
+) -> list[Subject]:
+    """The files that were named, and those that lie beside the model: opened, before the long work.
 
     Raises:
-        UserError: a file that was named is no form of this network.
+        UserError: a file that was named is no form of this network, or cannot be opened.
     """
-    for file in files:
+
+    def opened(file: Path) -> Subject:
         check_same(card, engine_card(file), file)
-    found = list(files)
+        return Subject(file.name, file, open_engine(file, threads=threads))
+
+    found = {file: opened(file) for file in dict.fromkeys(files) if file != model}
     for suffix in (".onnx", ".xml"):
-        for file in sorted(model.parent.glob(f"{model.stem}*{suffix}")):
+        for file in sorted(model.parent.glob(f"{glob.escape(model.stem)}*{suffix}")):
             if file in found:
                 continue
             try:
-                check_same(card, engine_card(file), file)
+                found[file] = opened(file)
             except UserError as error:  # whoever put it there may not have meant it
                 _leave_out(left_out, file.name, error)
-            else:
-                found.append(file)
-    return list(dict.fromkeys(found))
+    return list(found.values())
 
 
 def _leave_out(left_out: dict[str, str], name: str, error: UserError) -> None:
