@@ -285,6 +285,9 @@ def test_hostile_openvino_files_are_one_line(files: dict[str, Path], tmp_path: P
         with pytest.raises(UserError, match=message) as caught:
             open_engine(file)
         assert len(str(caught.value).splitlines()) == 1
+    file.write_bytes(bomb.encode("utf-16-le"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        open_engine(file)
     file.write_text(text, "utf-8")
     file.with_suffix(".bin").write_bytes(b"short")
     with pytest.raises(UserError, match="OpenVINO"):

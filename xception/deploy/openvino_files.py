@@ -34,6 +34,8 @@ def read_openvino(path: Path) -> tuple[Any, Stated]:
         text = file.read(MAX_XML_BYTES + 1)
     if len(text) > MAX_XML_BYTES:
         raise ModelFileError(path, f"larger than {MAX_XML_BYTES >> 20} MiB, so none of ours")
+    if b"\0" in text:  # in UTF-16, what is looked for below would not be found
+        raise ModelFileError(path, "XML that is not UTF-8, so none of ours")
     if b"<!" in text.replace(b"<!--", b""):
         raise ModelFileError(path, "XML with definitions of its own, so none of ours")
     weights = path.with_suffix(".bin")
