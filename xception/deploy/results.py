@@ -186,10 +186,6 @@ def columns(places: int) -> list[str]:
     return ["path", *pairs, "error"]
 
 
-def _heading(places: int) -> bytes:
-    return (",".join(columns(places)) + "\n").encode()
-
-
 def cells(answer: Answer, places: int) -> list[Any]:
     """The row of an answer; what it lacks is empty."""
     found = [cell for one in answer["top"] for cell in (one["label"], one["probability"])]
@@ -209,7 +205,8 @@ def open_csv(path: Path, places: int, *, resume: bool) -> tuple[Table, Done]:
     with path.open("rb+") as file:
         records = _csv_records(file, path)
         heading = next(records, None)
-        if heading is None and _heading(places).startswith(file.read()):  # torn: begun anew
+        expected = ",".join(columns(places)) + "\n"
+        if heading is None and expected.encode().startswith(file.read()):  # torn: begun anew
             return CsvTable(_text(path, "w"), places), Done()
         if heading != columns(places):
             raise UserError(
