@@ -67,6 +67,55 @@ def test_a_comparison_by_hand():
     assert "probabilities differ by up to" in str(found.refusal)
 
 
+@pytest.mark.parametrize(
+    ("logits", "factor", "share"),
+    [
+        ((40.0, 0.0, -40.0), 1.3, 0.3),  # saturated: the first class has 1 - 4e-18
+        ((1e-5, 0.0, -1e-5), -1.0, 2.0),  # flat: probabilities differ by 7e-6
+        ((40.0, 0.0, -40.0), 1.0001, 1e-4),
+        ((1e-5, 0.0, -1e-5), 1.0001, 1e-4),
+        ((0.0, 0.0, 0.0), 1.0, 0.0),
+    ],
+)
+def test_probabilities_that_hide_a_difference(
+    logits: tuple[float, ...], factor: float, share: float
+):
+    answer = torch.tensor([logits])
+    found = compare.compare(
+        lambda x: answer.expand(len(x), 3),
+        lambda x: factor * answer.expand(len(x), 3),
+        small("mobilenet_v1").card,
+        PHOTOS,
+    )
+    assert found.largest < 1e-4
+    assert found.logits == pytest.approx(share, rel=1e-2)
+    if share > 1e-3:
+        assert "logits differ by up to" in str(found.refusal)
+    else:
+        assert found.refusal is None
+
+
+@pytest.mark.parametrize(("gap", "allowed"), [(3e-5, True), (3e-3, False)])
+def test_another_class_only_where_two_are_all_but_equal(gap: float, allowed: bool):
+    first = 1e-3 * torch.tensor([[1.0, 1 - gap, 0.0]])
+    second = first[:, [1, 0, 2]]
+    card = small("mobilenet_v1").card
+    found = compare.compare(
+        lambda x: first.expand(len(x), 3), lambda x: second.expand(len(x), 3), card, PHOTOS
+    )
+    assert found.same == 0
+    assert found.largest < 1e-4
+    assert (found.refusal is None) == allowed
+
+
+def test_a_saturated_network_is_exported(tmp_path: Path):
+    network = small("mobilenet_v1")
+    *_, weight = (value for name, value in network.named_parameters() if name.endswith("weight"))
+    weight.data *= 1e4
+    found = export.export(network, "torch", tmp_path / "m.safetensors", PHOTOS)
+    assert found.logits <= 1e-4
+
+
 def test_masks_must_agree_nearly_everywhere():
     sizes = ((65, 98), (64, 64))
     assert Comparison(1, sizes, 9e-5, 1.0, 0.99995, True).refusal is None

@@ -1,7 +1,8 @@
 """An exported network against the one it comes from, on photos: an export that differs is refused.
 
 Two ways to compute the same sums differ in the last digits of float32, and no further. Masks may
-differ where two classes are all but equally likely.
+differ where two classes are all but equally likely. Logits are compared too: probabilities next to
+0 and 1, and those of many classes of a network that is sure of none, hide what is wrong.
 """
 
 import zipfile
@@ -25,6 +26,11 @@ from xception.errors import UserError
 from xception.weights.card import Card
 
 PROBABILITY = 1e-4  # how much a probability may differ
+# How much a logit may, as a share of the largest one: deep networks with random weights, which
+# amplify roundings most, differ by 1e-4. Another class is then the likeliest one only where two are
+# closer than twice that.
+LOGIT = 1e-3
+TINY = 1e-12  # logits below are taken for none
 SAME_PIXELS = 0.9999  # of a mask that must be of the same class
 PHOTOS = 16
 # Heights and widths of the images for a network that takes any: odd and even, wide and high, the
@@ -48,12 +54,18 @@ class Comparison(NamedTuple):
     """That share in the worst photo: 0 or 1 where a photo has one class."""
     masks: bool
     """Whether each pixel has a class."""
+    logits: float = 0.0
+    """The largest difference between two logits, as a share of the original's largest logit."""
 
     @property
     def refusal(self) -> str | None:
         """Why the two are not the same network; None if they are."""
         if self.largest > PROBABILITY:
             return f"probabilities differ by up to {self.largest:.1e}; {PROBABILITY:.0e} is allowed"
+        if self.logits > LOGIT:
+            return (
+                f"logits differ by up to {self.logits:.1e} of the largest; {LOGIT:.0e} is allowed"
+            )
         if self.masks and self.least_same < SAME_PIXELS:
             return (
                 f"only {self.least_same:.4%} of the pixels of a photo are of the same class; "
@@ -67,6 +79,7 @@ class Comparison(NamedTuple):
             "photos": self.photos,
             "sizes": [list(size) for size in self.sizes],
             "largest_difference": self.largest,
+            "largest_logit_difference": self.logits,
             "same_answer": self.same,
             "worst_photo": self.least_same,
         }
@@ -85,18 +98,21 @@ def compare(one: Answer, other: Answer, card: Card, photos: Sequence[Image.Image
         UserError: one of them answers with NaN or infinity.
     """
     sizes = sizes_of(card)
-    largest, shares = 0.0, []
+    largest, apart, size, shares = 0.0, 0.0, 0.0, []
     for batch in _batches(card, photos, sizes):
-        a, b = (_probabilities(answer(batch), card) for answer in (one, other))
+        a, b = (_sound(answer(batch)) for answer in (one, other))
         if a.shape != b.shape:
             shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
             raise UserError(f"the exported network answers in another shape: {shapes}")
+        apart, size = max(apart, float((a - b).abs().max())), max(size, float(a.abs().max()))
+        a, b = (_probabilities(logits, card) for logits in (a, b))
         largest = max(largest, float((a - b).abs().max()))
         equal = (a.argmax(1) == b.argmax(1)).double()
         shares += equal.reshape(len(equal), -1).mean(1).tolist()
     same = sum(shares) / len(shares)
     masks = card.task == "segmentation"
-    return Comparison(len(photos), sizes, largest, same, min(shares), masks)
+    share = apart / max(size, TINY)
+    return Comparison(len(photos), sizes, largest, same, min(shares), masks, share)
 
 
 def sizes_of(card: Card) -> tuple[tuple[int, int], ...]:
@@ -165,8 +181,12 @@ def _image(card: Card, photo: Image.Image, size: tuple[int, int]) -> Float[Tenso
     return preprocess.normalize(pixels[None])
 
 
-def _probabilities(logits: Tensor, card: Card) -> Tensor:
+def _sound(logits: Tensor) -> Tensor:
     logits = logits.float().cpu()
     if not bool(logits.isfinite().all()):
         raise UserError("the network answers with NaN or infinity: its weights are damaged")
+    return logits
+
+
+def _probabilities(logits: Tensor, card: Card) -> Tensor:
     return logits.sigmoid() if card.task == "multilabel" else logits.softmax(1)
