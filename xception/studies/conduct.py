@@ -9,6 +9,7 @@ from xception.studies.cells import Cell, cells
 from xception.studies.known import take_over
 from xception.studies.page import write_pages
 from xception.studies.photos import prepare
+from xception.studies.preflight import settle
 from xception.studies.results import Findings, findings, write_table
 from xception.studies.runner import run_cells
 from xception.studies.study import NOTHING, Scale, Settings, Study
@@ -57,12 +58,13 @@ def conduct(
         UserError: the photos, the folder or a training stand in the way; what is done stays.
     """
     grid = cells(study, scale, seeds, folder, settings)
-    _claim(folder, grid)
+    _claim(folder)
     with hold(folder):
         _check_source(source, folder)
         ready = prepare(source, folder, study.photos, scale)
         place = str(source.resolve()).encode()
         write_whole(folder / SOURCE, lambda file: file.write(place))
+        grid = settle(study, scale, grid, ready.photos)
         take_over(grid, folder)
 
         def done(cell: Cell) -> None:
@@ -75,7 +77,7 @@ def conduct(
     return Conducted(page, table, found)
 
 
-def _claim(folder: Path, grid: list[Cell]) -> None:
+def _claim(folder: Path) -> None:
     """Make the folder, or refuse one in which something else lies."""
     begun = folder / "cells"
     try:
@@ -87,8 +89,6 @@ def _claim(folder: Path, grid: list[Cell]) -> None:
         begun.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be made: {error.strerror}") from None
-    for cell in grid:
-        cell.check()
 
 
 def _check_source(source: Path, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Inception V3 against Xception. Chollet 2017, arXiv:1610.02357, Tables 1 to 3, Figures 5 to 8."""
 
 from xception.studies.claims import Better
-from xception.studies.study import Arm, Study
+from xception.studies.study import Arm, Equal, Study
 
 STUDY = Study(
     name="inception-vs-xception",
@@ -23,6 +23,9 @@ STUDY = Study(
             tiny={"model_options": {"parameters": 701_858, "middle": 2, "stem_stride": 1}},
         ),
     ),
+    # Table 3 has its two within 3.5 %; with fewer classes than ImageNet's both are smaller, and the
+    # same gap is a larger share.
+    equal=Equal("parameters", "inception-v3", full=0.04),
     remarks=(
         "At full scale the two have 23,626,728 and 22,855,952 parameters, as in Table 3, and the "
         "weight decays of §4.3. At tiny scale Xception's width is chosen so that it has as many "

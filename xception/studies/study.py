@@ -14,6 +14,7 @@ Settings = Mapping[str, Any]
 """Dotted keys of the training's configuration, e.g. `{"model_options.residual": False}`."""
 
 NOTHING: Settings = MappingProxyType({})
+WIDTH = "model_options.width"
 
 # The paper's own way of training (§4.2: SGD 0.9, rate 0.045, Polyak averaging), which was tuned for
 # Inception V3. The batch, the crops, the decay of the average and the number of epochs are ours: as
@@ -59,6 +60,24 @@ class Arm(NamedTuple):
     full: Settings = NOTHING
 
 
+class Equal(NamedTuple):
+    """What the arms have as much of as one of them, which is counted before they are trained."""
+
+    what: Literal["parameters", "macs"]
+    to: str  # an arm
+    tiny: float = 0.01  # by which share of that the others may differ
+    full: float = 0.01
+
+    @property
+    def words(self) -> str:
+        """What it is called."""
+        return "parameters" if self.what == "parameters" else "multiply-adds"
+
+    def within(self, scale: Scale) -> float:
+        """The share by which the arms may differ at this scale."""
+        return self.tiny if scale == "tiny" else self.full
+
+
 @dataclass(frozen=True)
 class Study:
     """Arms, each trained with the same seeds, and what a paper claims of them."""
@@ -79,13 +98,20 @@ class Study:
     """What all arms change of the settings of this scale."""
     full: Settings = field(default_factory=lambda: NOTHING)
     """The same for the other one."""
+    equal: Equal | None = None
+    """What all arms have as much of, where the claim says so.
+
+    An arm with the option `parameters` gets the number that the arm `to` has with the classes of
+    the photos and the person's settings; that in the study is for 10 classes, at full scale 1000.
+    """
     remarks: tuple[str, ...] = ()
     """What a reader must know to judge the result."""
 
     def __post_init__(self) -> None:
         """A claim about arms that are not there is a mistake in the study."""
         names = [arm.name for arm in self.arms]
-        unknown = {name for pair in self.claim.pairs() for name in pair} - set(names)
+        spoken_of = {name for pair in self.claim.pairs() for name in pair}
+        unknown = spoken_of.union([self.equal.to] if self.equal else []) - set(names)
         if unknown or len(set(names)) < len(names):
             raise ValueError(f"{self.name}: no arm is called {unknown or 'twice the same'}")
 
@@ -94,12 +120,17 @@ class Study:
     ) -> TrainConfig:
         """The complete configuration of one cell; `settings` come last.
 
+        A width is not for an arm that has its number of parameters, from which its width follows.
+
         Raises:
             UserError: the study holds a setting that the configuration does not have.
         """
         tiny = scale == "tiny"
         common, own = (self.tiny, arm.tiny) if tiny else (self.full, arm.full)
         values: dict[str, Any] = {"recipe": f"study {self.name} {scale}", **SCALES[scale]}
-        for changes in (common, arm.settings, own, settings, {"seed": seed}):
+        for changes in (common, arm.settings, own):
             values = override(values, dict(changes))
+        fitted = "parameters" in values.get("model_options", {})
+        asked = {k: v for k, v in settings.items() if not (fitted and k == WIDTH)}
+        values = override(values, {**asked, "seed": seed})
         return parse(values, f"study {self.name}, arm {arm.name}")
