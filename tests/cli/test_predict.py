@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from xception.cli import predict
+from xception.data.images import ImageError
 from xception.deploy.runtime import Predictor
 from xception.weights.model_file import load_model, save_model
 
@@ -105,6 +107,27 @@ def test_explanations(xception, photos: Path, trained: Path, tmp_path: Path):
     for path in written:
         with Image.open(path) as image:
             assert image.size == (480, 480)
+
+
+def test_a_photo_that_cannot_be_read_again_to_be_explained_stops_nothing(
+    xception, photos: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    images = [photos / f"test/red/{i}.png" for i in (0, 1)]
+
+    def read(path: str | Path) -> bytes:
+        if path == images[0]:
+            raise ImageError(str(path), "slow down")
+        return Path(path).read_bytes()
+
+    monkeypatch.setattr(predict, "read_photo", read)  # the second reading alone
+    result = xception("predict", trained, *images, "--explain", tmp_path / "where", "--json")
+    assert result.status == 1
+    first, second = json.loads(result.stdout)
+    assert first == {"path": str(images[0]), "top": [], "error": "slow down"}
+    assert Path(second["explanation"]).is_file()
+    assert second["top"]
+    assert f"unreadable: {images[0]}: slow down" in result.stderr
+    assert "1 of 2 files could not be read" in result.stderr
 
 
 def test_what_is_not_there(xception, photos: Path, trained: Path, tmp_path: Path):

@@ -212,9 +212,14 @@ def _answers(
         best = outcome.top(top)
         answer["top"] = [{"label": label, "probability": share} for label, share in best]
         if explain_to is not None:
-            data = read_photo(path)
+            try:  # it was read before, but storage may fail the second time
+                shown = explain(predictor, read_photo(path), str(path), best[0][0])
+            except ImageError as error:
+                say(f"unreadable: {error}")
+                yield answer | {"top": [], "error": error.reason}
+                continue
             picture = explain_to / f"{names.of(Path(path))}{OVERLAY}"
-            explain(predictor, data, str(path), best[0][0]).save(picture, quality=92)
+            shown.save(picture, quality=92)
             answer["explanation"] = str(picture)
         yield answer
 
