@@ -1,5 +1,4 @@
 import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -79,11 +78,11 @@ def test_json_lines_go_on_wherever_they_were_cut(tmp_path: Path):
         assert file.read_bytes() == whole, length
 
 
-def test_json_lines_where_not_every_letter_can_be_written():
-    raw = io.BytesIO()
-    file = io.TextIOWrapper(raw, "ascii", errors="backslashreplace", newline="")
-    JsonLinesTable(file, narrow=True).write(ANSWERS)
-    assert [json.loads(line) for line in raw.getvalue().splitlines()] == ANSWERS
+def test_json_lines_where_not_every_letter_can_be_written(tmp_path: Path):
+    path = tmp_path / "t.jsonl"
+    file = path.open("w", encoding="ascii", errors="backslashreplace")
+    fill(JsonLinesTable(file, narrow=True), ANSWERS)
+    assert [json.loads(line) for line in path.read_bytes().splitlines()] == ANSWERS
 
 
 def test_nothing_there_to_go_on_with(tmp_path: Path):

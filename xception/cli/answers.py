@@ -63,13 +63,17 @@ class Outlets:
                 yield path
 
 
+def narrow() -> bool:
+    """Whether stdout could not hold every letter: JSON is in ASCII there."""
+    return "utf" not in (sys.stdout.encoding or "").lower()
+
+
 class JsonArray:
     """One JSON document on stdout, the answers one after the other."""
 
     def __init__(self) -> None:
         self._begun = False
-        # In ASCII where stdout could not hold every letter.
-        self._narrow = "utf" not in (sys.stdout.encoding or "").lower()
+        self._narrow = narrow()
 
     def write(self, answers: Sequence[Answer]) -> None:
         """As `Table`."""
@@ -124,12 +128,16 @@ def open_outlets(
     Nothing is touched before that is called.
 
     Raises:
-        UserError: two would write to stdout, a file that is no table would be overwritten, a folder
-            is not there, or `resume` without exactly one table to go on with.
+        UserError: two would write to stdout or to one file, a file that is no table would be
+            overwritten, a folder is not there, or `resume` without exactly one table to go on with.
     """
     files = [file for file in (csv_file, lines_file, parquet_folder) if file is not None]
     if as_json + files.count(STDOUT) > 1:
         raise UserError("--json, --csv - and --jsonl - write to stdout; give all but one a file")
+    places = [file.resolve() for file in files if file != STDOUT]
+    for place in places:
+        if places.count(place) > 1:
+            raise UserError(f"{place}: named for two tables; give each a file of its own")
     for option, file, endings in (("--csv", csv_file, TABLES), ("--jsonl", lines_file, LINES)):
         if file is not None and file != STDOUT:
             check_file(option, file, endings)
@@ -183,7 +191,7 @@ def _opened(
         elif csv_file is not None:
             done = keep(csv_file, *open_csv(csv_file, places, resume=resume))
         if lines_file == STDOUT:
-            stdout.append(JsonLinesTable(sys.stdout))
+            stdout.append(JsonLinesTable(sys.stdout, narrow=narrow()))
         elif lines_file is not None:
             done = keep(lines_file, *open_json_lines(lines_file, resume=resume))
         if parquet_folder is not None:
