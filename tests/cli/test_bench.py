@@ -154,3 +154,9 @@ def test_a_name_with_brackets_is_no_pattern(
     write(load_model(model), "onnx", tmp_path / "net1.onnx")  # which the pattern would mean
     answer = json.loads(xception("bench", model, "--json").stdout)
     assert [form["name"] for form in answer["forms"]] == ["as trained", "net[1].onnx"]
+
+
+def test_options_of_masks_want_photos(xception, trained: Path):
+    result = xception("bench", trained, "--ignore", "3")
+    assert (result.status, result.stdout) == (2, "")
+    assert "--ignore: of photos with masks; --data PHOTOS names them" in result.stderr

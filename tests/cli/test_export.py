@@ -125,7 +125,15 @@ def test_weights_of_others_are_not_replaced(xception, trained: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "option", [["--seven-bit"], ["--max-drop", "1"], ["--calibration", "9"], ["--held-out", "9"]]
+    "option",
+    [
+        ["--seven-bit"],
+        ["--max-drop", "1"],
+        ["--calibration", "9"],
+        ["--held-out", "9"],
+        ["--layout", "voc"],
+        ["--ignore", "3"],
+    ],
 )
 def test_options_of_int8_alone(xception, photos: Path, trained: Path, tmp_path: Path, option):
     arguments = ("--format", "onnx", "--to", tmp_path / "m.onnx", "--data", photos)

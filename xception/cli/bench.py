@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 import torch
 
-from xception.cli import options
+from xception.cli import check_masks, options
 from xception.cli.export import POINT
-from xception.cli.material import open_material
+from xception.cli.material import MaskOptions, open_material
 from xception.cli.output import percent, print_json, print_table, say
+from xception.data.pairs import Layout
 from xception.deploy.bench import Row, Subject, check_same, measure, told
 from xception.deploy.bench_picture import draw
 from xception.deploy.compare import find_photos
@@ -70,6 +71,9 @@ SEGMENTED_SIDE = 513  # pixels of the image for a network that takes any
     metavar="FILE",
     help="Draw it: .png, .svg or .pdf.",
 )
+@check_masks.layout_option
+@check_masks.classes_option
+@check_masks.ignore_option
 @options.as_json
 @options.quiet
 def command(
@@ -82,6 +86,9 @@ def command(
     threads: int | None,
     held_out: int,
     picture: Path | None,
+    layout: Layout | None,
+    classes: Path | None,
+    ignore: tuple[int, ...],
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -99,6 +106,10 @@ def command(
     """
     if int8 and data is None:
         raise UserError("--int8 needs --data PHOTOS: ranges and loss are measured on photos")
+    masks = MaskOptions(layout, classes, ignore)
+    given = [name for name, value in masks.given().items() if value]
+    if given and data is None:
+        raise UserError(f"{', '.join(given)}: of photos with masks; --data PHOTOS names them")
     if picture is not None:
         check_picture(picture)
     path = find_model(run)
@@ -111,7 +122,9 @@ def command(
     others = _others(path, network.card, files, threads, left_out)
     material = None
     if data is not None:
-        material = open_material(data, network.card, calibration=64, held_out=held_out, quiet=quiet)
+        material = open_material(
+            data, network.card, calibration=64, held_out=held_out, quiet=quiet, masks=masks
+        )
     with tempfile.TemporaryDirectory(prefix="xception-bench-") as folder:
         made = _made(network, Path(folder), material if int8 else None, left_out, quiet)
         named = {path: "as trained"} | dict(made)

@@ -6,11 +6,12 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from xception.cli import options
-from xception.cli.material import open_material
+from xception.cli import check_masks, options
+from xception.cli.material import MaskOptions, open_material, photos_to_compare
 from xception.cli.output import counted, percent, print_json, print_table, say, show
+from xception.data.pairs import Layout
 from xception.deploy.bench import file_bytes
-from xception.deploy.compare import PROBABILITY, Comparison, find_photos
+from xception.deploy.compare import PROBABILITY, Comparison
 from xception.deploy.engines import find_model, kind_of, load_network
 from xception.deploy.export import SUFFIXES, Format, export
 from xception.deploy.int8 import export_int8
@@ -22,6 +23,9 @@ OF_INT8 = {  # options that mean nothing without it
     "calibration": "--calibration",
     "held_out": "--held-out",
     "seven_bit": "--seven-bit",
+    "layout": "--layout",
+    "classes": "--classes",
+    "ignore": "--ignore",
 }
 SHOWN_LAYERS = 12  # of the most harmful ones; --json has all
 POINT = 0.01  # of accuracy or mIoU
@@ -79,6 +83,9 @@ POINT = 0.01  # of accuracy or mIoU
     is_flag=True,
     help="Weights of seven bits, for processors without VNNI (before about 2019).",
 )
+@check_masks.layout_option
+@check_masks.classes_option
+@check_masks.ignore_option
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @options.as_json
 @options.quiet
@@ -92,6 +99,9 @@ def command(
     calibration: int,
     held_out: int,
     seven_bit: bool,
+    layout: Layout | None,
+    classes: Path | None,
+    ignore: tuple[int, ...],
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -122,7 +132,12 @@ def command(
     if int8:
         assert data is not None
         material = open_material(
-            data, network.card, calibration=calibration, held_out=held_out, quiet=quiet
+            data,
+            network.card,
+            calibration=calibration,
+            held_out=held_out,
+            quiet=quiet,
+            masks=MaskOptions(layout, classes, ignore),
         )
         outcome = export_int8(
             network,
@@ -136,7 +151,7 @@ def command(
         answer |= {"precision": "int8", "bytes": file_bytes(out), "int8": outcome.told()}
         lines = tell_int8(outcome)
     else:
-        comparison = export(network, kind, out, find_photos(data))
+        comparison = export(network, kind, out, photos_to_compare(data))
         answer |= {
             "precision": "fp32",
             "bytes": file_bytes(out),
