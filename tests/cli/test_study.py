@@ -1,5 +1,6 @@
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,12 @@ pytestmark = pytest.mark.usefixtures("unmeasured_children")  # which stand in fo
 def letters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(verb, "STUDIES", {"letters": LETTERS})
     monkeypatch.chdir(tmp_path)
-    photos = tmp_path / "photos.zip"
-    photos.touch()
-    return photos
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for split in ("train", "validation", "test"):
+            for name in ("cat", "dog"):
+                archive.writestr(f"{split}/{name}/1.png", b"never looked at")
+    return path
 
 
 def test_a_study_from_the_command(xception, letters: Path):

@@ -1,6 +1,7 @@
 import csv
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -35,7 +36,10 @@ pytestmark = pytest.mark.usefixtures("unmeasured_children")
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     path = tmp_path / "photos.zip"
-    path.touch()
+    with zipfile.ZipFile(path, "w") as archive:
+        for split in ("train", "validation", "test"):
+            for name in ("cat", "dog"):
+                archive.writestr(f"{split}/{name}/1.png", b"never looked at")
     return path
 
 

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from xception.data.folders import open_photos
 from xception.errors import UserError
 from xception.studies import photos as making
 from xception.studies.photos import commonness, prepare
+from xception.studies.study import Scale
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 
@@ -87,3 +89,33 @@ def test_photos_that_will_not_do(source: Path, tmp_path: Path):
     with pytest.raises(UserError, match="test photos of every class"):
         prepare(source, tmp_path, "mosaics", "tiny")
     assert not (tmp_path / "photos.zip").exists()
+
+
+@pytest.mark.parametrize("scale", ["tiny", "full"])
+def test_several_labels_a_photo_are_refused(tmp_path: Path, scale: Scale):
+    table = tmp_path / "photos.csv"
+    table.write_text("path,label,split\n1.png,cat|dog,train\n2.png,cat,train\n")
+    for name in "12":
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    with pytest.raises(UserError, match="one label each"):
+        prepare(table, tmp_path, "photos", scale)
+
+
+@pytest.mark.parametrize("scale", ["tiny", "full"])
+def test_photos_with_masks_are_refused(tmp_path: Path, scale: Scale):
+    root = tmp_path / "scenes"
+    for folder, mode in (("images", "RGB"), ("masks", "L")):
+        (root / folder).mkdir(parents=True)
+        for number in range(4):
+            Image.new(mode, (8, 8)).save(root / folder / f"{number}.png")
+    with pytest.raises(UserError, match="has masks beside its photos"):
+        prepare(root, tmp_path, "photos", scale)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such a name cannot be there")
+def test_a_class_that_the_table_would_take_for_two_is_refused(source: Path, tmp_path: Path):
+    for split in ("train", "validation", "test"):
+        (source / split / "red").rename(source / split / "red|rose")
+    with pytest.raises(UserError, match=r"'red\|rose' has a \| in its name: rename it"):
+        prepare(source, tmp_path, "photos", "tiny")
+    assert prepare(source, tmp_path, "photos", "full").photos == source

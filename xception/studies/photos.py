@@ -18,6 +18,7 @@ from PIL import Image
 
 from xception.data.folders import Photo, PhotoSet, open_photos
 from xception.data.images import decode
+from xception.data.kind import task_of
 from xception.data.splits import SPLITS, Split
 from xception.errors import UserError
 from xception.studies.study import Photos, Scale
@@ -54,20 +55,30 @@ def prepare(source: Path, folder: Path, kind: Photos, scale: Scale) -> Ready:
         UserError: the photos cannot be used for this, or the folder not written to.
     """
     if kind == "photos" and scale == "full":
-        if not source.exists():
-            raise UserError(f"{source}: does not exist")
+        _open(source)
         return Ready(source, None)
     target, weights = folder / ZIP, folder / WEIGHTS
     if not target.exists():  # written last
-        photos = open_photos(source)
-        if photos.multilabel:
-            raise UserError(f"{source}: the study wants photos with one label each")
+        photos = _open(source)
+        barred = [name for name in photos.classes if "|" in name]
+        if barred:  # in the table of the zip it would be two labels
+            raise UserError(f"{source}: the class {barred[0]!r} has a | in its name: rename it")
         if kind == "mosaics":
             shares = dict(zip(photos.classes, commonness(len(photos.classes)), strict=True))
             write_whole(weights, lambda file: file.write(json.dumps(shares, indent=2).encode()))
         rows = some(photos) if kind == "photos" else mosaics(photos)
         write_whole(target, lambda file: _write(file, rows))
     return Ready(target, weights if kind == "mosaics" else None)
+
+
+def _open(source: Path) -> PhotoSet:
+    """The photos, if a study can be made of them; UserError if not."""
+    if task_of(source) != "classification":
+        raise UserError(f"{source}: has masks beside its photos; the study wants classes of photos")
+    photos = open_photos(source)
+    if photos.multilabel:
+        raise UserError(f"{source}: the study wants photos with one label each")
+    return photos
 
 
 class Row(NamedTuple):
