@@ -58,6 +58,14 @@ def test_differences_that_never_vary_are_certain():
     assert difference([0.5, 0.5], [0.5, 0.5]) == (0.0, 0.0, 0.0, 1.0)
 
 
+def test_p_is_never_below_nothing():
+    """Gaps of which one is a millionth or less larger: to the last digit p is 0."""
+    gaps = [k * 10.0**-digits for k in (1, 2, 3, 4, 5) for digits in range(6, 15)]
+    found = [difference([1.0, 1.0 + gap, 1.0, 1.0], [0.0] * 4).p for gap in gaps]
+    assert all(0 <= p < 1e-12 for p in found)
+    assert {f"{p:.3f}" for p in found} == {"0.000"}
+
+
 @pytest.mark.parametrize("repeats", [3, 5])
 def test_the_same_arm_twice_is_undecided_nine_times_of_ten(repeats: int):
     rng = np.random.default_rng(0)

@@ -56,7 +56,8 @@ def difference(
     if len(gaps) < 2 or value == 0:
         p = 1.0
     else:
-        p = 1 - within(abs(value) / error, len(gaps) - 1) if error > 0 else 0.0
+        # Rounding may bring a share that is all but 1 a little beyond it.
+        p = max(0.0, 1 - within(abs(value) / error, len(gaps) - 1)) if error > 0 else 0.0
     return Difference(value, value - reach, value + reach, p)
 
 
