@@ -1,6 +1,7 @@
 import pytest
 
-from xception.studies.claims import Alike, Better, Claim, SomeBetter, compare
+from xception.studies.claims import Alike, Better, Claim, SomeBetter, compare, rule
+from xception.studies.statistics import Verdict
 
 HIGH = [0.80, 0.82, 0.81, 0.83]
 MIDDLE = [0.71, 0.72, 0.70, 0.73]
@@ -52,3 +53,48 @@ def test_several_chances_to_be_right_must_share_the_doubt():
     alone, shared = (compare(both, wider, shared=one)[0] for one in (False, True))
     assert shared.p == pytest.approx(2 * alone.p)
     assert shared.low < 0 < alone.low
+
+
+ONE_FOR = "One of these differences is enough for the claim: their intervals share"
+ONE_AGAINST = "One of these differences the other way is enough against the claim: their intervals"
+ALL_FOR = "All of these differences are needed for the claim: each interval has the 5 % to itself"
+ALL_AGAINST = "All of these differences the other way are needed against the claim: each interval"
+
+
+@pytest.mark.parametrize(
+    ("claim", "verdict", "shared", "words"),
+    [
+        (Better("a", than=("b", "c")), "supported", False, [ALL_FOR]),
+        (Better("a", than=("b", "c")), "not supported", True, [ONE_AGAINST]),
+        (Better("a", than=("b", "c")), "undecided", False, [ALL_FOR, ONE_AGAINST]),
+        (SomeBetter(("a", "b"), than="c"), "supported", True, [ONE_FOR]),
+        (SomeBetter(("a", "b"), than="c"), "not supported", False, [ALL_AGAINST]),
+        (SomeBetter(("a", "b"), than="c"), "undecided", True, [ONE_FOR, ALL_AGAINST]),
+    ],
+)
+def test_the_intervals_shown_are_those_that_decided(
+    claim: Claim, verdict: Verdict, shared: bool, words: list[str]
+):
+    found = rule(claim, verdict)
+    assert found.shared == shared
+    every = (ONE_FOR, ONE_AGAINST, ALL_FOR, ALL_AGAINST)
+    assert [one for one in every if one in found.words] == sorted(words, key=every.index)
+
+
+def test_one_difference_needs_no_rule():
+    assert rule(Better("a", than=("b",)), "not supported").words == ""
+    assert rule(Alike("a", "b", margin=0.01), "undecided").words == ""
+
+
+def test_all_are_worse_and_so_it_is_shown():
+    """Each of three is worse by itself; with a third of the 5 % each, one would reach 0."""
+    worse = {"a": (-0.010, 0.003), "b": (-0.016, 0.001), "c": (-0.013, 0.001)}
+    scores = {name: [0.8 + m - s, 0.8 + m, 0.8 + m + s] for name, (m, s) in worse.items()}
+    scores["base"] = [0.8, 0.8, 0.8]
+    claim = SomeBetter(("a", "b", "c"), than="base")
+    assert claim.verdict(scores) == "not supported"
+    assert max(gap.high for gap in compare(claim, scores, shared=True)) > 0
+    assert (
+        max(gap.high for gap in compare(claim, scores, shared=rule(claim, "not supported").shared))
+        < 0
+    )

@@ -8,10 +8,11 @@ way beyond doubt; because any of several would do for that, their intervals shar
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from xception.studies.statistics import CONFIDENCE, Difference, Verdict, difference
 
+_DOUBT = round(100 * (1 - CONFIDENCE))  # per cent
 Scores = Mapping[str, Sequence[float]]
 """Arm -> one score a seed, the larger the better, the seeds in the same order."""
 
@@ -113,6 +114,40 @@ class SomeBetter:
         if all(gap.high < 0 for gap in compare(self, scores)):
             return "not supported"
         return "undecided"
+
+
+class Rule(NamedTuple):
+    """How the differences are shown, so that they say what the verdict says."""
+
+    shared: bool
+    """Whether their intervals share the 5 %."""
+    words: str
+    """The same for a reader; nothing where there is one difference only."""
+
+
+def rule(claim: Claim, verdict: Verdict) -> Rule:
+    """What is for a claim and what is against it are judged by different intervals.
+
+    Shown are those that decided; where nothing did, those that are for the claim.
+    """
+    if len(claim.pairs()) == 1:
+        return Rule(shared=False, words="")
+    lone = "for" if claim.any_will_do else "against"
+    turned = {"for": "", "against": " the other way"}
+    other = "against" if lone == "for" else "for"
+    sharing = (
+        f"One of these differences{turned[lone]} is enough {lone} the claim: their intervals share "
+        f"the {_DOUBT} %, and each p counts as often as there are differences (Bonferroni)."
+    )
+    alone = (
+        f"All of these differences{turned[other]} are needed {other} the claim: "
+        f"each interval has the {_DOUBT} % to itself."
+    )
+    shared = claim.any_will_do != (verdict == "not supported")
+    shown, hidden = (sharing, alone) if shared else (alone, sharing)
+    if verdict != "undecided":
+        return Rule(shared, shown)
+    return Rule(shared, f"{shown} So they are shown. {hidden} Neither decides.")
 
 
 def compare(claim: Claim, scores: Scores, *, shared: bool = False) -> list[Difference]:

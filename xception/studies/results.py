@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from xception.errors import UserError
 from xception.studies.cells import Cell
-from xception.studies.claims import compare
+from xception.studies.claims import compare, rule
 from xception.studies.statistics import Difference, Mean, Verdict, mean
 from xception.studies.study import Study
 from xception.weights.atomic import write_whole
@@ -16,7 +17,7 @@ TABLE = "results.csv"
 
 
 class Curve(NamedTuple):
-    """How one cell learned: a point an epoch."""
+    """How one cell learned: a point an epoch that was validated."""
 
     steps: list[int]
     seconds: list[float]
@@ -49,6 +50,7 @@ class Findings(NamedTuple):
     comparisons: list[Comparison]
     verdict: Verdict
     seeds: int
+    rule: str  # by which intervals the verdict was found, where there are several differences
 
 
 def write_table(folder: Path, cells: Sequence[Cell]) -> Path:
@@ -69,24 +71,33 @@ def findings(study: Study, cells: Sequence[Cell]) -> Findings:
 
     Raises:
         ValueError: a cell is not done.
+        UserError: a cell was not measured by what the study judges by.
     """
     by_arm: dict[str, list[tuple[Cell, dict[str, Any]]]] = {arm.name: [] for arm in study.arms}
     for cell in cells:
         row = cell.row()
         if row is None:
             raise ValueError(f"{cell.folder} is not done")
+        if row.get(study.metric) is None:
+            raise UserError(
+                f"{cell.result} has no {study.metric}, by which the study judges: are these the "
+                "photos that it wants?"
+            )
         by_arm[cell.arm].append((cell, row))
     scores: Mapping[str, list[float]] = {
         arm: [row[study.metric] for _, row in found] for arm, found in by_arm.items()
     }
-    gaps = compare(study.claim, scores, shared=study.claim.any_will_do)
+    verdict = study.claim.verdict(scores)
+    judged = rule(study.claim, verdict)
+    gaps = compare(study.claim, scores, shared=judged.shared)
     return Findings(
         arms=[_arm(study, name, found) for name, found in by_arm.items()],
         comparisons=[
             Comparison(a, b, gap) for (a, b), gap in zip(study.claim.pairs(), gaps, strict=True)
         ],
-        verdict=study.claim.verdict(scores),
+        verdict=verdict,
         seeds=len(next(iter(scores.values()))),
+        rule=judged.words,
     )
 
 
@@ -95,7 +106,8 @@ def _arm(study: Study, name: str, found: Sequence[tuple[Cell, dict[str, Any]]]) 
     column = "val_top1" if study.metric == "top1" else "val_map"
     curves = []
     for cell, _ in found:
-        history = cell.history()
+        # Not every epoch need be validated.
+        history = [line for line in cell.history() if line.get(column)]
         curves.append(
             Curve(
                 [int(row["step"]) for row in history],
