@@ -36,6 +36,7 @@ class Cell(NamedTuple):
     seed: int
     folder: Path
     config: TrainConfig
+    settings: Settings = NOTHING  # what a person changed of the study's own
 
     @property
     def run(self) -> Path:
@@ -116,9 +117,26 @@ class Cell(NamedTuple):
         text = to_yaml(self.config).encode()
         write_whole(self.folder / "config.yaml", lambda file: file.write(text))
 
+    def _answered(self) -> dict[str, Any]:
+        """What was printed, with a training behind it; UserError where there is none."""
+        try:
+            answer = json.loads(self.answer.read_bytes())
+        except ValueError:  # neither JSON nor UTF-8
+            answer = None
+        if not isinstance(answer, dict) or "split" not in answer or not self.history():
+            raise UserError(
+                f"{self.answer} does not hold what `xception train --json` prints: --launcher must "
+                "run it, in this folder, and print nothing itself"
+            )
+        return answer
+
     def finish(self) -> None:
-        """Write down what the training came to."""
-        answer = json.loads(self.answer.read_text(encoding="utf-8"))
+        """Write down what the training came to.
+
+        Raises:
+            UserError: nothing was trained, or what it printed is not its answer alone.
+        """
+        answer = self._answered()
         metrics = answer.get("metrics", answer)  # of a training, or of an evaluation
         report = json.loads((self.run / "report.json").read_text(encoding="utf-8"))
         history = self.history()
@@ -172,10 +190,15 @@ def cells(
         seeds: trainings of each arm.
         folder: of the study.
         settings: what all cells change of the study's own settings.
+
+    Raises:
+        UserError: there is no such setting, or it is the study's own.
     """
+    study.refuse(scale, settings)
 
     def cell(arm: Arm, seed: int) -> Cell:
         home = folder / "cells" / arm.name / f"seed-{seed}"
-        return Cell(study.name, arm.name, seed, home, study.config(arm, seed, scale, settings))
+        config = study.config(arm, seed, scale, settings)
+        return Cell(study.name, arm.name, seed, home, config, settings)
 
     return [cell(arm, seed) for seed in range(seeds) for arm in study.arms]

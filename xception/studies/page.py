@@ -1,5 +1,6 @@
 """A study on paper: `report.html`, one file that needs nothing else, and `report.md`."""
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from xception.studies.study import Scale, Study
 from xception.weights.atomic import write_whole
 
 PAGE, DOCUMENT = "report.html", "report.md"
+PAPERS = ("optimizer", "schedule", "average_decay")  # of the way of training
 _TEMPLATES = Path(__file__).parent / "templates"
 _OTHERS = ENVIRONMENT.loader
 _PAGES = ENVIRONMENT.overlay(
@@ -53,6 +55,8 @@ def write_pages(
         "dates": between(row.get("date") for row in rows),
         "machine": machine(rows[0]),
         "config": cells[0].config,
+        "settings": {key: json.dumps(value) for key, value in cells[0].settings.items()},
+        "papers_way": not any(key.split(".")[0] in PAPERS for key in cells[0].settings),
         "command": command,
         "confidence": round(100 * CONFIDENCE),
         "interval": interval,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+from xception.errors import UserError
 from xception.studies.claims import Claim
 from xception.training.config import TrainConfig, override, parse
 
@@ -15,6 +16,7 @@ Settings = Mapping[str, Any]
 
 NOTHING: Settings = MappingProxyType({})
 WIDTH = "model_options.width"
+_ABSENT = object()
 
 # The paper's own way of training (§4.2: SGD 0.9, rate 0.045, Polyak averaging), which was tuned for
 # Inception V3. The batch, the crops, the decay of the average and the number of epochs are ours: as
@@ -134,3 +136,50 @@ class Study:
         asked = {k: v for k, v in settings.items() if not (fitted and k == WIDTH)}
         values = override(values, {**asked, "seed": seed})
         return parse(values, f"study {self.name}, arm {arm.name}")
+
+    def refuse(self, scale: Scale, settings: Settings) -> None:
+        """UserError for a setting that is the study's own: with it the arms were not what they say.
+
+        That is what the arms differ in, and the seed.
+        """
+        own = self.differences(scale)
+        if self.equal is not None and self.equal.what == "parameters":
+            own.discard(WIDTH)  # where all have one number of parameters, a width may change it
+        for key in settings:
+            if key == "seed":
+                raise UserError(
+                    "--set seed: a study takes the seeds 0, 1, 2 …; --seeds says how many"
+                )
+            if clash := min((one for one in own if _overlap(key, one)), default=None):
+                raise UserError(
+                    f"--set {key}: the networks of the study {self.name} differ in {clash}, so it "
+                    "cannot be set for all of them"
+                )
+
+    def differences(self, scale: Scale) -> set[str]:
+        """The dotted keys of the configuration in which the arms differ at this scale."""
+        first, *others = (
+            _flat(self.config(arm, 0, scale).model_dump(mode="json")) for arm in self.arms
+        )
+        keys = set(first).union(*others)
+        return {
+            key
+            for key in keys
+            if any(other.get(key, _ABSENT) != first.get(key, _ABSENT) for other in others)
+        }
+
+
+def _flat(values: Settings, above: str = "") -> dict[str, Any]:
+    """The values under dotted keys."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found.update(_flat(value, f"{above}{name}."))
+        else:
+            found[f"{above}{name}"] = value
+    return found
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two dotted keys are the same, or one is a part of the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
