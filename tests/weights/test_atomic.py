@@ -8,6 +8,7 @@ import pytest
 
 from xception.errors import UserError
 from xception.weights.atomic import write_whole
+from xception.weights.readers.stored import ForeignFileError
 
 
 def test_the_new_name_stands_only_when_all_is_written(tmp_path):
@@ -58,6 +59,32 @@ def test_an_error_leaves_the_old_file_and_no_part(tmp_path):
         write_whole(path, write)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ForeignFileError, RuntimeError])
+def test_whatever_interrupts_leaves_the_old_file_and_no_part(tmp_path, error):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def write(file):
+        file.write(b"half")
+        raise error(path, "it became shorter")
+
+    with pytest.raises(error):
+        write_whole(path, write)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_link_that_lies_where_the_part_is_to_be_is_not_followed(tmp_path):
+    other = tmp_path / "other"
+    other.write_bytes(b"precious")
+    (tmp_path / ".file.part").symlink_to(other)
+    write_whole(tmp_path / "file", lambda file: file.write(b"new"))
+    assert other.read_bytes() == b"precious"
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert not (tmp_path / "file").is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["file", "other"]
 
 
 WRITE_FOREVER = """

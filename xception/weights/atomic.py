@@ -20,15 +20,19 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("wb") as file:
+        part.unlink(missing_ok=True)
+        # A new file: what lies there meanwhile, a link perhaps, is not followed.
+        with part.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # also Ctrl-C, and a source that cannot be read to its end
         with contextlib.suppress(OSError):  # the first error is the one to report
             part.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
