@@ -62,7 +62,7 @@ def test_scenes_with_masks(xception, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert all("ground" in row for row in rows)
     assert len(list((out / "masks").glob("*.overlay.jpg"))) == 4
     report = json.loads((out / "report.json").read_text("utf-8"))
-    assert report["command"] == "xception demo --masks --seed 0"
+    assert report["command"] == "xception demo --masks --seed 0 --epochs 1"
 
 
 def test_folders_are_never_reused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

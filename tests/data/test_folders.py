@@ -115,6 +115,14 @@ def test_classes_stand_in_natural_order(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_numbers_of_any_length_have_their_order(tmp_path: Path) -> None:
+    long = "1" + 4999 * "0"  # more digits than Python makes a number of
+    rows = "path,label\n1.jpg,9\n2.jpg," + long + "\n3.jpg,007\n"
+    write(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    (tmp_path / "t.csv").write_text(rows, "utf-8")
+    assert open_photos(tmp_path).classes == ("007", "9", long)
+
+
 def test_accents_are_one_letter_however_they_are_stored(tmp_path: Path) -> None:
     one, two = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
     assert one != two

@@ -68,7 +68,7 @@ def command(
     )
     if not isinstance(trained, TrainedClassifier):
         raise TypeError("the embedded photos have classes, not masks")
-    report = report_training(trained, shlex.join(["xception", "demo", "--seed", str(seed)]))
+    report = report_training(trained, shlex.join(repeated(seed, epochs)))
     examples = predict_examples(trained)
     if as_json:
         print_json({**answer(trained, report), "examples": examples})
@@ -90,9 +90,15 @@ def command(
     show(f"\n{conclusion(trained, report)}")
 
 
+def repeated(seed: int, epochs: int | None, *words: str) -> list[str]:
+    """The command that does the same."""
+    fewer = [] if epochs is None else ["--epochs", str(epochs)]
+    return ["xception", "demo", *words, "--seed", str(seed), *fewer]
+
+
 def segment_scenes(out: Path, seed: int, epochs: int | None, as_json: bool, quiet: bool) -> None:
     """`--masks`."""
-    repeats = shlex.join(["xception", "demo", "--masks", "--seed", str(seed)])
+    repeats = shlex.join(repeated(seed, epochs, "--masks"))
     progress = None if quiet else Lines()
     trained, report, examples = demo_masks.demonstrate(out, seed, epochs, repeats, progress)
     if as_json:

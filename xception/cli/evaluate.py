@@ -39,7 +39,7 @@ WEIGHTS = TypeAdapter(dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False
 @click.option(
     "--split",
     type=options.SplitName(),
-    help="Which photos; by default those of a test split of their own, else all.",
+    help="Which photos; by default those of their own test split, all where there are no splits.",
 )
 @click.option(
     "--report",

@@ -173,7 +173,11 @@ def command(
         trained = train(photos, chosen, folder, resume=resume, progress=None if quiet else Lines())
         if not trained.leads:
             return
-        report = write_report(trained, shlex.join(["xception", *sys.argv[1:]]))
+        # What resumes a run does not repeat it; its configuration does.
+        again = ["train", str(photos), "--config", str(folder / "config.yaml")]
+        report = write_report(
+            trained, shlex.join(["xception", *(again if resume else sys.argv[1:])])
+        )
     except (Interrupted, KeyboardInterrupt, SystemExit):  # SystemExit: SIGTERM, see `cli.main`
         if (folder / CHECKPOINT).exists():
             again = shlex.join(["xception", "train", str(photos), "--resume", "--out", str(folder)])

@@ -18,7 +18,11 @@ def natural(text: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
     Upper and lower case are one, but for ties.
     """
     parts = re.split(r"([0-9]+)", text.casefold())
-    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts if p), text
+    # A longer number is a larger one. Not as an `int`, which takes some thousands of digits only.
+    digits = {p: p.lstrip("0") for p in parts if p.isdecimal()}
+    return tuple(
+        (0, len(digits[p]), digits[p]) if p in digits else (1, 0, p) for p in parts if p
+    ), text
 
 
 def is_hidden(name: str) -> bool:

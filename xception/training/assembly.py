@@ -1,5 +1,6 @@
 """A configuration brought together with what is to be learnt: network, feed, loop, card."""
 
+import copy
 import hashlib
 import json
 import os
@@ -27,19 +28,35 @@ FREE_SETTINGS = ("workers", "device", "checkpoint_minutes", "tensorboard")
 
 
 class Assembly:
-    """A configuration brought together with what is to be learnt."""
+    """A configuration brought together with what is to be learnt.
 
-    def __init__(self, subject: Subject, config: TrainConfig, folder: Path, world: World):
+    Args:
+        subject: what is to be learnt.
+        config: how.
+        folder: of the run.
+        world: the processes that share it.
+        resumed: whether a checkpoint follows, which has all weights that are trained.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        config: TrainConfig,
+        folder: Path,
+        world: World,
+        *,
+        resumed: bool = False,
+    ):
         self.subject, self.config = subject, config
+        seed_torch(config.seed)
+        self.model = build_network(subject, config, resumed=resumed)
         self.at = Workplace(
             config=config,
             folder=folder,
-            fingerprint=fingerprint(config, subject),
+            fingerprint=fingerprint(config, subject, self.model),
             world=world,
             workers=loader_workers(config, world),
         )
-        seed_torch(config.seed)
-        self.model = build_network(subject, config)
 
     @property
     def model_path(self) -> Path:
@@ -74,8 +91,9 @@ class Assembly:
         """The network of which `trained` is all or the head."""
         if isinstance(trained, Network):
             return trained
-        self.model.head.load_state_dict(trained.state_dict())
-        return self.model
+        whole = copy.deepcopy(self.model)  # whose head is the one in training
+        whole.head.load_state_dict(trained.state_dict())
+        return whole
 
     def card(self, metrics: dict[str, Any]) -> Card:
         """What the model file says about itself."""
@@ -92,8 +110,11 @@ class Assembly:
         )
 
 
-def build_network(subject: Subject, config: TrainConfig) -> Network:
+def build_network(subject: Subject, config: TrainConfig, *, resumed: bool = False) -> Network:
     """A network for the classes of the subject, fresh or started from `config.weights`.
+
+    A training that is `resumed` needs the file of these weights for a frozen backbone only, which
+    its checkpoint does not hold.
 
     Raises:
         UserError: it is of the wrong kind, an option is not right, or the weights do not fit.
@@ -108,7 +129,7 @@ def build_network(subject: Subject, config: TrainConfig) -> Network:
         },
     )
     subject.expect(model, config.model)
-    if config.weights is not None:
+    if config.weights is not None and (config.freeze != "none" or not resumed):
         source = load_any(Path(config.weights))
         start_from(model, source, config.weights, classes=subject.classes)
     if config.batch_norm_momentum is not None:
@@ -118,13 +139,23 @@ def build_network(subject: Subject, config: TrainConfig) -> Network:
     return model
 
 
-def fingerprint(config: TrainConfig, subject: Subject) -> str:
-    """A digest of all that must not change between a run and its continuation."""
+def fingerprint(config: TrainConfig, subject: Subject, model: Network) -> str:
+    """A digest of all that must not change between a run and its continuation.
+
+    The weights of a frozen backbone are among that: no checkpoint holds them, and the file that
+    they come from may have become another one.
+    """
     settings = config.model_dump(mode="json")
     for free in FREE_SETTINGS:
         settings.pop(free)
     text = json.dumps([settings, subject.contents], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(text.encode())
+    if config.freeze == "backbone":
+        for name, value in model.state_dict().items():
+            if not name.startswith("head."):
+                digest.update(name.encode())
+                digest.update(value.contiguous().numpy())
+    return digest.hexdigest()
 
 
 def loader_workers(config: TrainConfig, world: World) -> int:

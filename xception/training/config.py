@@ -42,6 +42,12 @@ class Optimizer(Record):
     decay: Fraction = 0.9  # RMSprop: of the squared gradients ("alpha")
     epsilon: Positive = 1e-8  # AdamW, RMSprop
 
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> "Optimizer":
+        if self.name == "sgd" and self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
 
 class Schedule(Record):
     """How the learning rate moves: a warm-up, then one of four curves."""

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 from xception.errors import UserError
 
 T = TypeVar("T")
+
+#: How long processes wait for the leader, who looks at all photos while they do.
+PATIENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ def join_world(device: str) -> Iterator[World]:
         return
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield World(rank=dist.get_rank(), size=size, device=chosen)
     finally:

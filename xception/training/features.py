@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xception.data.folders import PhotoSet
-from xception.data.loader import evaluation_batches, steps_per_epoch
+from xception.data.loader import evaluation_batches, share_batch, steps_per_epoch
 from xception.data.splits import Split
 from xception.evaluation.evaluate import Outcomes, evaluating
 from xception.models.classifier import Classifier
@@ -53,14 +53,13 @@ class FeatureFeed:
     ) -> Iterator[tuple[Float[Tensor, "b f"], Float[Tensor, "b k"]]]:
         """Features and their targets."""
         count = len(self.features["train_targets"])
-        size = min(self.config.batch_size, count)
-        share = size // self.world.size
+        batch, world = self.config.batch_size, self.world
+        size, part = share_batch(batch, count, world.rank, world.size)
         for step in range(first_step, last_step):
             epoch, place = divmod(step, self.steps_per_epoch)
             rng = generator(self.config.seed, epoch)
             order, mirrored = rng.permutation(count), rng.random(count) < 0.5
-            first = place * size + self.world.rank * share
-            chosen = np.sort(order[first : first + share])
+            chosen = np.sort(order[place * size :][part])
             inputs = np.where(
                 mirrored[chosen, None],
                 self.features["train_mirrored"][chosen],

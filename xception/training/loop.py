@@ -135,9 +135,8 @@ class Trainer:
         share = factor(config.schedule, epoch, epochs=config.epochs, samples_per_epoch=samples)
         set_learning_rate(self.optimizer, config.optimizer.learning_rate * share)
         counts = mean_over(self.world, self.objective.counts(targets))
-        parts = list(
-            zip(inputs.chunk(config.accumulate), targets.chunk(config.accumulate), strict=True)
-        )
+        count = min(config.accumulate, len(inputs))  # of parts as equal as can be, none empty
+        parts = list(zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True))
         for number, (x, y) in enumerate(parts, start=1):
             with self._unshared() if number < len(parts) else nullcontext():
                 with self.autocast:

@@ -3,8 +3,11 @@
 from contextlib import ExitStack
 from pathlib import Path
 
+import torch
+
 from xception.data.kind import Task
 from xception.errors import UserError
+from xception.models.zoo import create_model
 from xception.training.allocator import keep_freed_memory
 from xception.training.assembly import FREE_SETTINGS, Assembly
 from xception.training.board import Board
@@ -14,6 +17,7 @@ from xception.training.distributed import join_world, lead
 from xception.training.interrupts import stop_on_signals
 from xception.training.lock import LOCK_FILE, hold
 from xception.training.progress import Progress, Silent
+from xception.training.schedules import factor
 from xception.training.segmentation import check_pairs
 from xception.training.subject import Subject
 from xception.training.trained import AnyTrained
@@ -53,6 +57,7 @@ def train(
         def prepare() -> Subject:
             task = task_with(photos_path, config.masks)
             refuse_settings(config, task)
+            try_out(config)
             prepare_folder(folder, config, photos_path, resume)
             held.enter_context(hold(folder))
             checked = check(task, photos_path, config, told)
@@ -65,13 +70,27 @@ def train(
         subject = lead(world, prepare)
         if config.tensorboard and world.leads:
             told = Board(folder, told)
-        assembly = Assembly(subject, config, folder, world)
+        begun = resume and (folder / "last.ckpt").exists()
+        assembly = Assembly(subject, config, folder, world, resumed=begun)
         trainer = assembly.trainer(told)
-        if resume and (folder / "last.ckpt").exists():
+        if begun:
             trainer.resume()
             told.note(f"resumed after step {trainer.at.step}")
         trainer.run(stop)
         return assembly.judge(trainer.at.history)
+
+
+def try_out(config: TrainConfig) -> None:
+    """Build the network on shapes alone, so that a wrong option leaves no run behind.
+
+    Raises:
+        UserError: there is no such model, an option is not right, or the schedule lacks something.
+    """
+    channels = config.preprocess.channels
+    options = {**config.model_options, "num_classes": 2, "in_channels": channels}
+    with torch.device("meta"):
+        create_model(config.model, **{**options, "dropout": config.dropout})
+    factor(config.schedule, config.epochs, epochs=config.epochs, samples_per_epoch=1)
 
 
 def prepare_folder(folder: Path, config: TrainConfig, photos: str | Path, resume: bool) -> None:
