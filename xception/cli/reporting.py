@@ -1,12 +1,10 @@
 """Brings together what a training or an evaluation left behind, and has the report written."""
 
-import platform
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel
 
 from xception._version import __version__
@@ -15,6 +13,7 @@ from xception.data.folders import PhotoSet
 from xception.data.loader import Batch, TrainingStream, evaluation_batches
 from xception.data.splits import Split
 from xception.evaluation.evaluate import Outcomes
+from xception.evaluation.machine import environment
 from xception.evaluation.pictures import Pictures, collect, samples
 from xception.evaluation.report import Data, Epoch, Report, write_report
 from xception.models.classifier import Classifier
@@ -174,26 +173,3 @@ def each_epoch(
         known = {name: value for name, value in row.items() if name in record.model_fields}
         yield known | {"seconds": row["seconds"] - before}
         before = row["seconds"]
-
-
-def processor() -> str:
-    """Its name where the system tells it, else its kind."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(filter(None, named), platform.processor() or platform.machine())
-
-
-def environment(device: torch.device) -> dict[str, str]:
-    """What a report says about the machine that it was made on."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "system": f"{platform.system()} {platform.release()}",
-        "processor": processor(),
-        "threads": str(torch.get_num_threads()),
-        "device": name,
-    }

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from xception._version import __version__
-from xception.cli.reporting import environment
 from xception.cli.separating import Bench, Result
 from xception.cli.separation_target import Target
 from xception.cost.count import count
+from xception.evaluation.machine import environment
 from xception.evaluation.separation_report import (
     Figures,
     Layer,

@@ -1,6 +1,8 @@
 """A study from its photos to its pages."""
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +12,9 @@ from xception.studies.known import take_over
 from xception.studies.page import write_pages
 from xception.studies.photos import prepare
 from xception.studies.preflight import settle
+from xception.studies.remarks import remarks
 from xception.studies.results import Findings, findings, write_table
-from xception.studies.runner import run_cells
+from xception.studies.runner import run_cells, threads
 from xception.studies.study import NOTHING, Scale, Settings, Study
 from xception.training.lock import hold
 from xception.weights.atomic import write_whole
@@ -62,10 +65,10 @@ def conduct(
     with hold(folder):
         _check_source(source, folder)
         ready = prepare(source, folder, study.photos, scale)
-        place = str(source.resolve()).encode()
+        place = os.fsencode(source.resolve())  # a name need not be UTF-8
         write_whole(folder / SOURCE, lambda file: file.write(place))
         grid = settle(study, scale, grid, ready.photos)
-        take_over(grid, folder)
+        take_over(grid, folder, threads(processes))
 
         def done(cell: Cell) -> None:
             write_table(folder, grid)
@@ -73,7 +76,8 @@ def conduct(
         run_cells(grid, ready, processes=processes, launcher=launcher, tell=tell, done=done)
         found = findings(study, grid)
         table = write_table(folder, grid)
-        page = write_pages(folder, study, scale, grid, found, command)
+        told = replace(study, remarks=(*study.remarks, *remarks(grid)))
+        page = write_pages(folder, told, scale, grid, found, command)
     return Conducted(page, table, found)
 
 
@@ -94,7 +98,7 @@ def _claim(folder: Path) -> None:
 def _check_source(source: Path, folder: Path) -> None:
     """UserError if the study was begun with the photos of another place."""
     note = folder / SOURCE
-    if note.exists() and (before := note.read_text(encoding="utf-8")) != str(source.resolve()):
+    if note.exists() and (before := os.fsdecode(note.read_bytes())) != str(source.resolve()):
         raise UserError(
             f"{folder} was begun with {before}: --out names another folder; if those are the same "
             f"photos, remove {note}"

@@ -50,7 +50,7 @@ class Findings(NamedTuple):
     comparisons: list[Comparison]
     verdict: Verdict
     seeds: int
-    rule: str  # by which intervals the verdict was found, where there are several differences
+    rule: str = ""  # by which intervals the verdict was found, where there are several differences
 
 
 def write_table(folder: Path, cells: Sequence[Cell]) -> Path:

@@ -119,6 +119,11 @@ def epochs_done(cells: Sequence[Cell]) -> int:
     return sum(cell.config.epochs if cell.result.exists() else cell.epochs_done for cell in cells)
 
 
+def threads(processes: int) -> str:
+    """What each training gets as `OMP_NUM_THREADS`: an even share, or what the person set."""
+    return os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+
+
 def _next(waiting: Sequence[Cell]) -> tuple[Cell, Lock] | None:
     """The first cell in which nothing runs, and its lock.
 
@@ -138,8 +143,7 @@ def _start(
 ) -> Running:
     try:
         cell.prepare()
-        threads = max(1, (os.cpu_count() or 1) // processes)
-        environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+        environment = os.environ | {"OMP_NUM_THREADS": threads(processes)}
         # Files, not pipes: nobody reads while the cell runs, and a full pipe would stop it.
         with cell.answer.open("wb") as answer, cell.log.open("wb") as log:
             process = subprocess.Popen(
