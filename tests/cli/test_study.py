@@ -16,7 +16,10 @@ LETTERS = Study(
     sentence="B is better than a.",
     source="Nobody 2026",
     claim=Better("b", than=("a",)),
-    arms=tuple(Arm(name, {"model_options": {"name": name}}) for name in "ab"),
+    arms=(
+        Arm("a", {"model_options.activation": "relu"}),
+        Arm("b", {"model_options.activation": "elu"}),
+    ),
 )
 
 pytestmark = pytest.mark.usefixtures("unmeasured_children")  # which stand in for trainings
@@ -74,3 +77,14 @@ def test_what_was_asked_wrongly(xception):
     result = xception("study", "residuals")
     assert result.status == 2
     assert "--data" in result.stderr
+
+
+def test_a_launcher_with_an_open_quote_is_refused(xception, letters: Path):
+    call = ("study", "letters", "--data", str(letters), "--launcher", "torchrun 'x")
+    result = xception(*call)
+    assert result.status == 2
+    assert """--launcher "torchrun 'x": no closing quotation""" in result.stderr
+
+
+def test_a_command_is_written_down_whatever_its_bytes():
+    assert verb.writable("é photos-\udcff.zip") == "é photos-\\udcff.zip"

@@ -1,4 +1,5 @@
 import csv
+import os
 import subprocess
 import sys
 import zipfile
@@ -24,8 +25,8 @@ STUDY = Study(
     source="Nobody 2026, Table 0",
     claim=Better("b", than=("a",)),
     arms=(
-        Arm("a", {"model_options": {"name": "a"}}),
-        Arm("b", {"model_options": {"name": "b"}}),
+        Arm("a", {"model_options": {"activation": "relu"}}),
+        Arm("b", {"model_options": {"activation": "elu"}}),
     ),
     remarks=("Only letters.",),
 )
@@ -185,10 +186,28 @@ def test_a_training_that_still_loads_is_waited_for(photos: Path, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("no_pages")
+@pytest.mark.parametrize("code", ["", "print('[1]')", 'print(\'{"split": "test"}\')'])
+def test_a_launcher_that_does_not_train_is_refused(photos: Path, tmp_path: Path, code: str):
+    with pytest.raises(UserError, match=r"answer\.json does not hold .*: --launcher must run it"):
+        conduct(
+            STUDY, photos, tmp_path / "study", scale="full", seeds=1, processes=2,
+            launcher=[sys.executable, "-c", code], command="", tell=lambda _: None,
+        )  # fmt: skip
+
+
+@pytest.mark.usefixtures("no_pages")
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+def test_photos_may_have_any_name(photos: Path, tmp_path: Path):
+    odd = photos.rename(tmp_path / os.fsdecode(b"photos-\xff.zip"))
+    for _ in range(2):  # the second time it is compared
+        assert len(table(run(odd, tmp_path / "study", seeds=1))) == 2
+
+
+@pytest.mark.usefixtures("no_pages")
 def test_settings_for_all_cells(photos: Path, tmp_path: Path):
     grid = cells(STUDY, "tiny", 1, tmp_path, {"epochs": 30, "model_options.middle": 3})
     assert [cell.config.epochs for cell in grid] == [30, 30]
-    assert [cell.config.model_options["name"] for cell in grid] == ["a", "b"]
+    assert [cell.config.model_options["activation"] for cell in grid] == ["relu", "elu"]
     assert [cell.config.model_options["middle"] for cell in grid] == [3, 3]
     with pytest.raises(UserError, match="no setting is called 'epoch'"):
         cells(STUDY, "tiny", 1, tmp_path, {"epoch": 30})

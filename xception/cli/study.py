@@ -114,8 +114,8 @@ def command(
             seeds=seeds,
             settings=dict(map(parse_assignment, assignments)),
             processes=processes,
-            launcher=shlex.split(launcher) if launcher else None,
-            command=shlex.join(["xception", *sys.argv[1:]]),
+            launcher=taken_apart(launcher) if launcher else None,
+            command=writable(shlex.join(["xception", *sys.argv[1:]])),
             tell=line,
         )
     finally:
@@ -125,6 +125,19 @@ def command(
         return
     show(f"{done.found.verdict}: {STUDIES[name].sentence}")
     say(f"report: {done.page}", quiet=quiet)
+
+
+def writable(text: str) -> str:
+    r"""Text for a page: what of a file's name is not UTF-8 is shown (`\udcff`)."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def taken_apart(launcher: str) -> list[str]:
+    """The words of a command, as a shell takes them."""
+    try:
+        return shlex.split(launcher)
+    except ValueError as error:
+        raise UserError(f"--launcher {launcher!r}: {str(error).lower()}") from None
 
 
 def listing(as_json: bool) -> None:

@@ -36,7 +36,6 @@ class Cell(NamedTuple):
     seed: int
     folder: Path
     config: TrainConfig
-    settings: Settings = NOTHING  # what a person changed of the study's own
 
     @property
     def run(self) -> Path:
@@ -190,15 +189,10 @@ def cells(
         seeds: trainings of each arm.
         folder: of the study.
         settings: what all cells change of the study's own settings.
-
-    Raises:
-        UserError: there is no such setting, or it is the study's own.
     """
-    study.refuse(scale, settings)
 
     def cell(arm: Arm, seed: int) -> Cell:
         home = folder / "cells" / arm.name / f"seed-{seed}"
-        config = study.config(arm, seed, scale, settings)
-        return Cell(study.name, arm.name, seed, home, config, settings)
+        return Cell(study.name, arm.name, seed, home, study.config(arm, seed, scale, settings))
 
     return [cell(arm, seed) for seed in range(seeds) for arm in study.arms]
