@@ -36,6 +36,7 @@ class Cell(NamedTuple):
     seed: int
     folder: Path
     config: TrainConfig
+    settings: Settings = NOTHING  # what a person changed of the study's own
 
     @property
     def run(self) -> Path:
@@ -94,9 +95,13 @@ class Cell(NamedTuple):
         return [*verb, "--split", "test", "--class-weights", str(weights), "--json", "--quiet"]
 
     def check(self) -> None:
-        """UserError if the folder holds a cell with other settings."""
+        """UserError if the folder holds a cell with other settings, and something came of it.
+
+        Settings with which a training ended before it began are not held against the study.
+        """
         settings = self.folder / "config.yaml"
-        if settings.exists() and read_config(settings) != self.config:
+        kept = self.begun or self.result.exists()
+        if kept and settings.exists() and read_config(settings) != self.config:
             raise UserError(
                 f"{self.folder} was begun with other settings: --out names another folder"
             )
@@ -189,10 +194,15 @@ def cells(
         seeds: trainings of each arm.
         folder: of the study.
         settings: what all cells change of the study's own settings.
+
+    Raises:
+        UserError: there is no such setting, or it is the study's own.
     """
+    study.refuse(scale, settings)
 
     def cell(arm: Arm, seed: int) -> Cell:
         home = folder / "cells" / arm.name / f"seed-{seed}"
-        return Cell(study.name, arm.name, seed, home, study.config(arm, seed, scale, settings))
+        config = study.config(arm, seed, scale, settings)
+        return Cell(study.name, arm.name, seed, home, config, settings)
 
     return [cell(arm, seed) for seed in range(seeds) for arm in study.arms]
