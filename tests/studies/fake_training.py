@@ -1,7 +1,7 @@
 """Stands in for `python -m xception train …`: leaves a run folder in no time.
 
 Two epochs of ten steps. The score is decided by the configuration alone: a point for the seed, ten
-for a network with the letter "b" in `model_options.name`. A file `die` beside the photos makes each
+for a network with the ELU. A file `die` beside the photos makes each
 training stop once, half way, as a killed one does; a file `split` names what it is measured on.
 """
 
@@ -30,7 +30,8 @@ def main() -> int:
         return 9
     (run / "metrics.csv").write_text(whole)
     split = photos.parent / "split"
-    top1 = 0.5 + 0.01 * settings["seed"] + 0.1 * (settings["model_options"].get("name") == "b")
+    better = settings["model_options"].get("activation") == "elu"
+    top1 = 0.5 + 0.01 * settings["seed"] + 0.1 * better
     names = ("python", "torch", "system", "processor", "threads")
     environment = {**{name: f"the {name}" for name in names}, "device": "cpu"}
     report = {"cost": {"parameters": 1000, "macs": 5000}, "environment": environment}

@@ -22,7 +22,7 @@ def photos(tmp_path: Path):
     def make(classes: int) -> Path:
         for number in range(classes):
             folder = tmp_path / f"photos-{classes}" / f"class-{number:03d}"
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (8, 8)).save(folder / "one.png")
         return tmp_path / f"photos-{classes}"
 
@@ -98,3 +98,29 @@ def test_a_measure_that_is_no_arm():
     arms = (Arm("a"), Arm("b"))
     with pytest.raises(ValueError, match="letters: no arm is called"):
         Study("letters", "", "", "", Better("b", than=("a",)), arms, equal=Equal("macs", "c"))
+
+
+def test_an_option_that_a_network_does_not_have_is_named_before_anything_is_trained(photos: Any):
+    with pytest.raises(UserError, match=r"study order, arm depthwise-first: .*'midle'.*'middle'"):
+        settled("order", photos(2), {"model_options.midle": 1})
+
+
+def test_settings_of_which_nothing_came_are_not_held_against_the_study(photos: Any):
+    before = settled("order", photos(2), {"epochs": 3})
+    for cell in before:
+        cell.prepare()  # and the training failed
+    first, _ = settled("order", photos(2), {"epochs": 4})
+    before[0].run.mkdir()
+    (before[0].run / "config.yaml").touch()
+    assert first.begun
+    with pytest.raises(UserError, match="begun with other settings"):
+        settled("order", photos(2), {"epochs": 4})
+    settled("order", photos(2), {"epochs": 3})
+
+
+def test_a_finished_cell_keeps_its_settings(photos: Any):
+    first, _ = settled("order", photos(2), {"epochs": 3})
+    first.prepare()
+    first.result.touch()
+    with pytest.raises(UserError, match="begun with other settings"):
+        settled("order", photos(2), {"epochs": 4})

@@ -1,4 +1,4 @@
-"""Before anything is trained: are the networks as equal as the study says they are?
+"""Before anything is trained: can all networks be built, and are they as equal as the study says?
 
 What a network costs depends on the photos, of which each class is a row of the last layer, and on
 what a person sets. So it is counted here, on shapes alone.
@@ -35,11 +35,13 @@ def settle(study: Study, scale: Scale, grid: Sequence[Cell], photos: Path) -> li
         UserError: a network cannot be built, they are not equal, or a cell was begun with other
             settings.
     """
-    settled = list(grid)
+    settled, classes = list(grid), None
     if study.equal is not None:
         classes = len(open_photos(photos).classes)
         settled = _budgeted(study.equal, grid, classes)
         _check_equal(study.equal, scale, settled, classes)
+    for cell in {cell.arm: cell for cell in settled}.values():
+        _network(cell, classes)
     for cell in settled:
         cell.check()
     return settled
@@ -84,13 +86,11 @@ def _check_equal(equal: Equal, scale: Scale, grid: Sequence[Cell], classes: int)
         )
 
 
-def _network(cell: Cell, classes: int) -> nn.Module:
-    """The network of a cell, without memory for its weights."""
-    options = {
-        **cell.config.model_options,
-        "num_classes": classes,
-        "in_channels": cell.config.preprocess.channels,
-    }
+def _network(cell: Cell, classes: int | None) -> nn.Module:
+    """The network of a cell, without memory for its weights; None is any number of classes."""
+    options = {**cell.config.model_options, "in_channels": cell.config.preprocess.channels}
+    if classes is not None:
+        options["num_classes"] = classes
     try:
         return _built(cell.config.model, json.dumps(options, sort_keys=True))
     except UserError as error:
