@@ -13,7 +13,7 @@ import pytest
 from xception._version import __version__
 from xception.cli import main as module
 from xception.cli.main import VERBS, cli, run
-from xception.errors import UserError
+from xception.errors import Diverged, UserError
 from xception.training.interrupts import Interrupted
 
 HEAVY = ("torch", "numpy", "pydantic", "matplotlib", "PIL", "rich")
@@ -93,6 +93,7 @@ def raising(error: BaseException) -> click.Command:
     ("error", "status", "said"),
     [
         (UserError("No such thing.\nTry that."), 2, "error: No such thing\\.\nTry that\\.\n"),
+        (Diverged("The loss is no number."), 3, "error: The loss is no number\\.\n"),
         (Interrupted(signal.SIGTERM), 143, "stopped by SIGTERM\n"),
         (Interrupted(signal.SIGINT), 130, "stopped by SIGINT\n"),
         (KeyboardInterrupt(), 130, "\\s*"),

@@ -5,6 +5,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -193,6 +194,34 @@ def test_a_launcher_that_does_not_train_is_refused(photos: Path, tmp_path: Path,
             STUDY, photos, tmp_path / "study", scale="full", seeds=1, processes=2,
             launcher=[sys.executable, "-c", code], command="", tell=lambda _: None,
         )  # fmt: skip
+
+
+DIVERGING = """
+import pathlib, runpy, sys
+run = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
+if run.parent.name == "seed-1" and run.parent.parent.name == "a":
+    run.mkdir()
+    (run / "metrics.csv").write_text("epoch,step,seconds,val_top1\\n1,10,1.5,0.1\\n")
+    sys.exit(3)
+runpy.run_path({fake!r}, run_name="__main__")
+"""
+
+
+def test_a_training_that_diverges_is_a_result(photos: Path, tmp_path: Path):
+    study = replace(STUDY, arms=(Arm("a"), Arm("b", {"model_options": {"middle": 4}})))
+    done = conduct(
+        study, photos, tmp_path / "study", scale="full", seeds=3, processes=2,
+        launcher=[sys.executable, "-c", DIVERGING.format(fake=FAKE[1])],
+        command="", tell=lambda _: None,
+    )  # fmt: skip
+    (row,) = [row for row in table(done) if row["diverged"]]
+    assert (row["arm"], row["seed"], row["epochs"], row["steps"]) == ("a", "1", "1", "10")
+    assert float(row["top1"]) == 0.5  # of two classes
+    assert (row["split"], row["samples"]) == ("test", "2")
+    assert int(row["parameters"]) > 1e5
+    assert done.found.arms[0].score.value == pytest.approx((0.50 + 0.5 + 0.52) / 3)
+    assert len(done.found.arms[0].curves) == 2
+    assert "The training of a with seed 1 diverged" in done.page.read_text("utf-8")
 
 
 @pytest.mark.usefixtures("no_pages")

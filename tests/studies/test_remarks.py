@@ -39,6 +39,12 @@ def test_of_cells_alike_there_is_nothing_to_say(grid: list[Cell]):
     assert remarks(grid) == ()
 
 
+def test_what_diverged_is_named(grid: list[Cell]):
+    change(grid[3], diverged=True)
+    (remark,) = remarks(grid)
+    assert remark.startswith("The training of b with seed 1 diverged: the loss was no longer")
+
+
 def test_timings_of_another_study_are_named(grid: list[Cell]):
     change(grid[1], trained_in="one/plain")
     (remark,) = remarks(grid)

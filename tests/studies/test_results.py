@@ -1,10 +1,12 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from xception.errors import UserError
+from xception.studies import charts
 from xception.studies.cells import Cell, cells
 from xception.studies.claims import Better, SomeBetter
 from xception.studies.results import Curve, findings
@@ -57,3 +59,15 @@ def test_a_refutation_is_shown_with_the_intervals_that_refute(tmp_path: Path):
         assert pair.difference.high == pytest.approx(-0.010 + reach, abs=1e-6)
         assert pair.difference.high < 0
     assert "the other way are needed against the claim" in found.rule
+
+
+def test_an_arm_that_always_diverged_has_no_curves_and_can_be_drawn(tmp_path: Path):
+    grid = done(STUDY, tmp_path)
+    for cell in grid:
+        if cell.arm == "a":
+            cell.result.write_text(json.dumps(row(cell, diverged=True, steps_per_second=None)))
+    arms = findings(STUDY, grid).arms
+    assert [len(arm.curves) for arm in arms] == [0, 3]
+    assert not math.isfinite(arms[0].steps_per_second.value)
+    drawn = charts.learning(arms, "steps")
+    assert drawn.count("<svg") == 1

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from xception.data.loader import LoaderError
-from xception.errors import UserError
+from xception.errors import Diverged, UserError
 from xception.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from xception.training.distributed import World
 from xception.training.feeds import Validation
@@ -242,7 +242,7 @@ def test_weights_that_are_no_numbers_are_refused_before_validation(tmp_path, mon
                 yield batch
 
     one = trainer(tmp_path, feed=Poison(), epochs=1)
-    with pytest.raises(UserError, match=r"weights are no longer a number.*lower learning rate"):
+    with pytest.raises(Diverged, match=r"weights are no longer a number.*lower learning rate"):
         one.run(StopRequest())
 
 

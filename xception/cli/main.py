@@ -1,7 +1,7 @@
 """The command `xception`: verbs that are imported when they are called, and clear errors.
 
 Exit statuses: 0 done; 1 a fault of ours (with its traceback), or files that could not be read; 2
-asked for wrongly; 128 + n stopped by signal n.
+asked for wrongly; 3 a training's loss is no longer a number; 128 + n stopped by signal n.
 """
 
 import errno
@@ -126,7 +126,8 @@ def run(arguments: Sequence[str]) -> int:
         message = error.format_message().replace("\n\t", " ")
         return _say(message[:1].lower() + message[1:], *_usage(error))
     except UserError as error:
-        return _say(str(error))
+        _say(str(error))
+        return error.status
     except Interrupted as error:
         click.echo(str(error), err=True)
         return 128 + error.signum

@@ -27,6 +27,8 @@ def learning(arms: Sequence[ArmResult], by: str) -> str:
         axes = figure.subplots()
         axes.set_title(f"Validation score by {by}")
         for number, arm in enumerate(arms):
+            if not arm.curves:  # all of its cells diverged
+                continue
             _band(axes, arm, by, number)
         axes.set_xlabel(by)
         axes.yaxis.set_major_formatter(PERCENT)

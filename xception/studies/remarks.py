@@ -10,7 +10,17 @@ from xception.studies.cells import MACHINE, Cell
 def remarks(cells: Sequence[Cell]) -> tuple[str, ...]:
     """Sentences about the cells that are done, for the page of their study."""
     rows = [row for cell in cells if (row := cell.row()) is not None]
-    return tuple(filter(None, (_taken_over(rows), _machines(rows))))
+    return tuple(filter(None, (_diverged(rows), _taken_over(rows), _machines(rows))))
+
+
+def _diverged(rows: Sequence[Mapping[str, Any]]) -> str:
+    named = [f"{row['arm']} with seed {row['seed']}" for row in rows if row.get("diverged")]
+    if not named:
+        return ""
+    return (
+        f"The training of {', '.join(named)} diverged: the loss was no longer a number. It counts "
+        "as chance, one class of all, and is left out of the curves and of the steps a second."
+    )
 
 
 def _taken_over(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ class ArmResult(NamedTuple):
     macs: int
     score: Mean
     steps_per_second: Mean
-    curves: list[Curve]  # one a seed
+    curves: list[Curve]  # one a seed, but of those that diverged
 
 
 class Comparison(NamedTuple):
@@ -105,7 +106,9 @@ def _arm(study: Study, name: str, found: Sequence[tuple[Cell, dict[str, Any]]]) 
     rows = [row for _, row in found]
     column = "val_top1" if study.metric == "top1" else "val_map"
     curves = []
-    for cell, _ in found:
+    for cell, row in found:
+        if row.get("diverged"):
+            continue
         # Not every epoch need be validated.
         history = [line for line in cell.history() if line.get(column)]
         curves.append(
@@ -115,11 +118,12 @@ def _arm(study: Study, name: str, found: Sequence[tuple[Cell, dict[str, Any]]]) 
                 [float(row[column]) for row in history],
             )
         )
+    paces = [pace for row in rows if (pace := row["steps_per_second"]) is not None]
     return ArmResult(
         name=name,
         parameters=rows[0]["parameters"],
         macs=rows[0]["macs"],
         score=mean([row[study.metric] for row in rows]),
-        steps_per_second=mean([row["steps_per_second"] for row in rows]),
+        steps_per_second=mean(paces) if paces else Mean(math.nan, -math.inf, math.inf),
         curves=curves,
     )

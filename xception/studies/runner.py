@@ -8,9 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from xception.errors import UserError
+from xception.errors import Diverged, UserError
 from xception.studies.alone import Lock, passed, take
 from xception.studies.cells import Cell
+from xception.studies.diverged import write_down
 from xception.studies.photos import Ready
 from xception.training.lock import held
 
@@ -62,7 +63,7 @@ def run_cells(
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
                 with one.lock:
-                    _collect(one, ready)
+                    _collect(one, ready, processes)
                 done(one.cell)
             tell(progress(cells, len(running), pace, time.monotonic()))
     finally:
@@ -159,9 +160,12 @@ def _start(
     return Running(cell, process, lock)
 
 
-def _collect(one: Running, ready: Ready) -> None:
+def _collect(one: Running, ready: Ready, processes: int) -> None:
     """Take down what a training that has ended came to, or raise what went wrong."""
     cell, status = one.cell, one.process.returncode
+    if status == Diverged.status and ready.weights is None:  # with them chance is not one number
+        write_down(cell, ready.photos, threads(processes))
+        return
     if status == 0 and ready.weights is not None:
         with cell.answer.open("wb") as answer, cell.log.open("wb") as log:
             judging = cell.judging(ready.photos, ready.weights)

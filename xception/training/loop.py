@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from xception.data.loader import LoaderError
-from xception.errors import UserError
+from xception.errors import Diverged, UserError
 from xception.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from xception.training.config import TrainConfig
 from xception.training.distributed import (
@@ -97,7 +97,8 @@ class Trainer:
 
         Raises:
             Interrupted: a signal arrived; everything is saved.
-            UserError: the loss is no longer a number, or a file cannot be written.
+            Diverged: the loss is no longer a number.
+            UserError: a file cannot be written.
         """
         config, per_epoch = self.config, self.feed.steps_per_epoch
         steps = config.epochs * per_epoch
@@ -183,7 +184,7 @@ class Trainer:
     def _give_up(self, what: str) -> NoReturn:
         epoch = self.at.step / self.feed.steps_per_epoch
         saved = f"; {self.checkpoint} is from before" if self.checkpoint.exists() else ""
-        raise UserError(
+        raise Diverged(
             f"the {what} no longer a number after step {self.at.step} (epoch {epoch:.2f}): "
             f"try a lower learning rate than {self.config.optimizer.learning_rate:g}, "
             f"or --set clip_norm=1{saved}"
