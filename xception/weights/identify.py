@@ -36,7 +36,7 @@ class Fit(NamedTuple):
     """The tensors that the file has."""
     renamed: Renamed
     left_out: tuple[str, ...]
-    """Tensors of the file that are no weights."""
+    """Tensors of the file that are no weights, and what holds others beside the state dict."""
     headless: bool
     """The file has no classifier."""
 
@@ -139,6 +139,8 @@ def _fit(source: Source, foreign: Foreign, renamed: Renamed) -> Fit:
     left_out = [name for name in rest if NOT_WEIGHTS.search(name) or name + AVERAGED in used]
     if len(left_out) != len(rest):
         raise ValueError(f"it also has {some(set(rest) - set(left_out))}")
+    beside = foreign.meta.get("beside")
+    left_out += map(str, beside) if isinstance(beside, list) else []
     return Fit(source, options, shapes, rows, renamed, tuple(left_out), headless)
 
 

@@ -102,7 +102,14 @@ def test_what_stands_around_a_state_dict(name, zipped, tmp_path):
         name: model.state_dict(),
     }
     path = save(checkpoint, tmp_path / "a.pth", zipped)
-    assert check(path, model.state_dict()) == {"wrapper": name}
+    assert check(path, model.state_dict()) == {"wrapper": name, "beside": ["optimizer"]}
+
+
+def test_other_weights_beside_are_named(tmp_path):
+    one, two = {"a": torch.ones(1)}, {"a": torch.zeros(1)}
+    held = {"epoch": {"best": 1}, "model": {"state_dict": one, "teacher": two}, "ema": [[two]]}
+    said = {"wrapper": "model.state_dict", "beside": ["ema", "model.teacher"]}
+    assert check(save(held, tmp_path / "a.pth", True), one) == said
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "module.module."])

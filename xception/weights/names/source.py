@@ -43,6 +43,8 @@ class Source:
     """Where the definition has a width: a tensor of ours that tells it, its length at width 1."""
     present: Mapping[str, str] = field(default_factory=dict)
     """Options that are true if a name is there."""
+    note: str = ""
+    """What a person should know of files whose tensors look alike and are fed otherwise."""
 
     @property
     def title(self) -> str:
@@ -55,7 +57,7 @@ NOT_WEIGHTS = re.compile(
     r"(?:^|/)(?:global_step|beta[12]_power|save_counter(?:/.*)?|_CHECKPOINTABLE_OBJECT_GRAPH)$"
     r"|/(?:Momentum|Nesterov|Adagrad|Ftrl|Ftrl_1|RMSProp|RMSProp_1|RMSProp_2|Adam|Adam_1)$"
     r"|^(?:optimizer|optimizer_weights|training|_optimizer)/|^optimizer\."
-    r"|(?:^|\.)(?:total_ops|total_params)$"
+    r"|(?:^|\.)(?:total_ops|total_params)$|^n_averaged$"
 )
 AVERAGED = "/ExponentialMovingAverage"
 OPTIONAL = ".num_batches_tracked"  # counters that older files lack

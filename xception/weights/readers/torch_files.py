@@ -2,7 +2,8 @@
 
 Names are those of the state dict, without what wraps it: the dictionaries `state_dict`, `model` and
 their like around it (`meta["wrapper"]`), and `module.` or `_orig_mod.` before every name. Entries
-that are no tensors are named in `meta["left_out"]`.
+that are no tensors are named in `meta["left_out"]`, and what holds tensors beside the state dict
+(an optimizer, averaged weights) in `meta["beside"]`.
 """
 
 import math
@@ -21,6 +22,7 @@ from xception.weights.readers.source import (
     Cursor,
     Source,
     Unsound,
+    check_name,
     check_shape,
     widen_bfloat16,
 )
@@ -108,7 +110,9 @@ def read_legacy(source: Source) -> Foreign:
 
 
 def _foreign(content: Any, find: FindStorage, file_bytes: int) -> Foreign:
-    wrapper, entries = _state_dict(content)
+    wrapper, entries, beside = _state_dict(content)
+    for name in entries:
+        check_name(name)
     prefix = ""
     while more := _common_prefix(entries, prefix):
         prefix += more
@@ -124,26 +128,48 @@ def _foreign(content: Any, find: FindStorage, file_bytes: int) -> Foreign:
     meta: dict[str, JsonValue] = {"wrapper": wrapper} if wrapper else {}
     if left_out:
         meta["left_out"] = left_out[:MAX_LEFT_OUT]
+    if beside:
+        meta["beside"] = [*beside[:MAX_LEFT_OUT]]
     return Foreign("torch", tensors.tensors, meta)
 
 
-def _state_dict(content: Any) -> tuple[str, dict[str, Any]]:
-    """The dictionary that holds the tensors, and what stands around it: `model.state_dict`."""
-    wrapper = []
+def _state_dict(content: Any) -> tuple[str, dict[str, Any], list[str]]:
+    """The dictionary that holds the tensors; what stands around it, `model.state_dict`; and beside.
+
+    Beside it are the other entries with tensors in them.
+    """
+    wrapper: list[str] = []
+    beside: list[str] = []
     while isinstance(content, dict):
         if any(isinstance(value, Tensor) for value in content.values()):
             if not all(isinstance(name, str) for name in content):
                 break
-            return ".".join(wrapper), content
+            return ".".join(wrapper), content, beside
         inner = [name for name in WRAPPERS if isinstance(content.get(name), dict)]
         if not inner or len(wrapper) == 3:
             break
         wrapper.append(inner[0])
+        others = (name for name in content if name != inner[0] and _has_tensors(content[name]))
+        beside += [".".join([*wrapper[:-1], f"{name!s:.200}"]) for name in others]
         content = content[inner[0]]
     raise Unsound(
         "no state dict: neither a dictionary of tensors nor one under a usual name "
         f"({', '.join(WRAPPERS[:4])}, …)"
     )
+
+
+def _has_tensors(content: Any) -> bool:
+    """Whether there is a tensor anywhere in a value; each of its parts is looked at once."""
+    seen: set[int] = set()
+    waiting = [content]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Tensor):
+            return True
+        if isinstance(one, dict | list | tuple) and id(one) not in seen:
+            seen.add(id(one))
+            waiting += one.values() if isinstance(one, dict) else one
+    return False
 
 
 def _common_prefix(entries: dict[str, Any], before: str) -> str:
