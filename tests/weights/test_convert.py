@@ -1,5 +1,6 @@
 """What conversion refuses, fills in, leaves out and says; parity is tested in tests/parity."""
 
+import os
 from pathlib import Path
 
 import h5py
@@ -173,6 +174,19 @@ def test_nothing_is_left_unsaid(state, file: Path):
 def test_what_is_no_weight_is_left_out_by_name(state, file: Path):
     safetensors.torch.save_file(state | {"total_ops": torch.zeros(1)}, file)
     assert read_foreign(file).left_out == ("total_ops",)
+    checkpoint = file.with_name("checkpoint.pth")
+    torch.save({"state_dict": state, "state_dict_ema": state, "epoch": 3}, checkpoint)
+    assert read_foreign(checkpoint).left_out == ("state_dict_ema",)
+    averaged = {f"module.{name}": value for name, value in state.items()}
+    torch.save(averaged | {"n_averaged": torch.tensor(5)}, checkpoint)
+    assert read_foreign(checkpoint).left_out == ("n_averaged",)
+
+
+def test_a_file_s_name_need_not_be_text(state, file: Path, tmp_path: Path):
+    file = tmp_path / os.fsdecode(b"\xff\xe9.safetensors")
+    file.write_bytes(safetensors.torch.save(state))
+    convert_file(file, tmp_path / "ours.safetensors")
+    assert read_card(tmp_path / "ours.safetensors").source["file"] == "??.safetensors"
 
 
 def test_images_of_many_channels_cannot_be_fed(state, file: Path):
@@ -186,6 +200,8 @@ def test_the_wrong_number_of_classes(state, file: Path):
     safetensors.torch.save_file(state, file)
     with pytest.raises(UserError, match="has 4 logits, but 2 classes were named"):
         read_foreign(file, Wishes(classes=["a", "b"]))
+    with pytest.raises(UserError, match=r"take 1,200,\d+ bytes of the card; 1,048,576 at most"):
+        read_foreign(file, Wishes(classes=[letter * 300_000 for letter in "abcd"]))
 
 
 def test_names_of_keras_1_and_2_whose_numbers_start_anywhere():
@@ -228,38 +244,6 @@ def test_a_definition_that_answers_otherwise_is_refused():
         other = create_model("xception", middle=3)
     with pytest.raises(UserError, match="this model is not keras's Xception; it differs at"):
         to_foreign(other, source_of("keras", "xception"))
-
-
-@pytest.mark.parametrize(
-    ("layout", "model", "option", "value", "theirs"),
-    [
-        ("keras", "xception", "activation", "relu", "none"),
-        ("keras", "xception", "activation", "elu", "none"),
-        ("keras", "xception", "stem_stride", 1, 2),
-        ("keras", "xception", "output_stride", 8, 32),
-        ("timm", "xception", "output_stride", 16, 32),
-        ("keras", "mobilenet_v1", "output_stride", 8, 32),
-        ("timm", "mobilenet_v1", "output_stride", 16, 32),
-        ("keras", "inception_v3", "stem_stride", 1, 2),
-        ("torchvision", "inception_v3", "stem_stride", 1, 2),
-        ("timm", "xception41", "output_stride", 8, 32),
-    ],
-)
-def test_what_no_shape_tells_is_refused_too(layout, model, option, value, theirs):
-    source = source_of(layout, model)
-    with torch.device("meta"):
-        plain = create_model(model, **source.options)
-        ours = create_model(model, **source.options | {option: value})
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {
-        k: v.shape for k, v in plain.state_dict().items()
-    }
-    with pytest.raises(UserError, match=rf" has {option} {theirs}, this model {value}: there"):
-        to_foreign(ours, source)
-
-
-def test_dropout_is_nothing_that_the_library_must_have():
-    ours = MobileNetV1(width=0.25, dropout=0.5)
-    assert to_foreign(ours, source_of("keras")).keys()
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ source's definition, so that it answers as the source does, number for number.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,16 +21,9 @@ from xception.errors import UserError
 from xception.models.network import Network
 from xception.models.zoo import ZOO, create_model
 from xception.weights.card import Architecture, Card, read_card
+from xception.weights.definition import check_definition
 from xception.weights.header import CARD_KEY, MAX_HEADER_BYTES, open_regular
-from xception.weights.identify import (
-    Fit,
-    head_of,
-    heads_of,
-    identify,
-    network_options,
-    network_shapes,
-    some,
-)
+from xception.weights.identify import Fit, head_of, heads_of, identify, some
 from xception.weights.imagenet import imagenet_classes
 from xception.weights.model_file import load_model, save_tensors
 from xception.weights.names.source import OPTIONAL, Source
@@ -41,6 +35,8 @@ from xception.weights.tensor_file import Lazy
 NO_CLASSIFIER = ("no classifier",)
 """The classes of a model whose file had none: its last layer gives zeros until it is trained."""
 
+MAX_CLASSES_BYTES = MAX_HEADER_BYTES // 2  # the rest of a file's header must fit too
+
 
 class Converted(NamedTuple):
     """A model made of another library's file; its `card` says what it is."""
@@ -48,7 +44,7 @@ class Converted(NamedTuple):
     model: Network
     source: Source
     left_out: tuple[str, ...]
-    """Tensors of the file that are no weights."""
+    """Tensors of the file that are no weights, and what holds others beside the state dict."""
     headless: bool
     """The file had no classifier: see NO_CLASSIFIER."""
 
@@ -206,7 +202,7 @@ def to_foreign(model: Network, source: Source) -> dict[str, np.ndarray]:
         UserError: the library's definition would not answer as this model does.
     """
     state = model.state_dict()
-    _check_definition(model, source)
+    check_definition(model, source)
     rows = source.rows(state)
     used = {row.ours for row in rows}
     lost = [name for name in state if name not in used and not name.endswith(OPTIONAL)]
@@ -218,41 +214,6 @@ def to_foreign(model: Network, source: Source) -> dict[str, np.ndarray]:
         for row in rows
         if not (headless and row.ours.startswith(head_of(source)))
     }
-
-
-MAY_DIFFER = frozenset({"num_classes", "in_channels", "dropout", "width", "multiple"})
-"""Options that may be another's: the shapes are compared for them, or they change no answer."""
-
-
-def _check_definition(model: Network, source: Source) -> None:
-    """UserError unless the library's definition can be the model's."""
-    _check_options(model, source, source.options)
-    open_options = {"num_classes", "in_channels", *source.present}
-    open_options |= {"width"} if source.width_of is not None else set()
-    options = {key: model.options[key] for key in open_options if key in model.options}
-    options = {**source.options, **options}
-    here = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    there = network_shapes(source.model, options)
-    if here != there:
-        differ = [name for name in here | there if here.get(name) != there.get(name)]
-        raise UserError(f"this model is not {source.title}; it differs at {some(differ)}")
-    # Strides and activations leave the shapes as they are.
-    _check_options(model, source, network_options(source.model, options), MAY_DIFFER)
-
-
-def _check_options(
-    model: Network,
-    source: Source,
-    theirs: Mapping[str, Any],
-    but: Collection[str] = (),
-) -> None:
-    for option, value in theirs.items():
-        ours = model.options.get(option, value)
-        if option not in but and ours != value:
-            raise UserError(
-                f"{source.title} has {option} {value}, this model {ours}: "
-                "there it would answer otherwise"
-            )
 
 
 def _drop_first(fit: Fit, tensors: dict[str, Lazy], path: Path) -> None:
@@ -275,7 +236,11 @@ def _card(model: Network, fit: Fit, path: Path, wishes: Wishes) -> Card:
     if channels not in (1, 3):
         raise UserError(f"a network for images of {channels} channels; 1 and 3 can be fed")
     fed = {"size": ZOO[fit.source.model].size, **fit.source.preprocess, "channels": channels}
-    origin = {"library": fit.source.layout, "network": fit.source.network, "file": path.name}
+    origin = {
+        "library": fit.source.layout,
+        "network": fit.source.network,
+        "file": _readable(path.name),
+    }
     if path.is_file():
         with path.open("rb") as file:
             origin["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -287,6 +252,11 @@ def _card(model: Network, fit: Fit, path: Path, wishes: Wishes) -> Card:
         source={**origin, **wishes.origin},
         license=wishes.license,
     )
+
+
+def _readable(name: str) -> str:
+    """A file's name as text: Linux allows bytes in it that are none."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _classes(
@@ -306,4 +276,10 @@ def _classes(
             raise UserError(f"{path} has {count} logits: {error}") from error
     if len(classes) != count:
         raise UserError(f"{path} has {count} logits, but {len(classes)} classes were named")
+    size = len(json.dumps(list(classes), ensure_ascii=False).encode())
+    if size > MAX_CLASSES_BYTES:
+        raise UserError(
+            f"the names of the classes take {size:,} bytes of the card; "
+            f"{MAX_CLASSES_BYTES:,} at most"
+        )
     return tuple(classes)

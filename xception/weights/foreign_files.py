@@ -81,7 +81,9 @@ def write_foreign(path: Path, model: Network, source: Source) -> None:
         data = safetensors.torch.save(tensors, {"format": "pt"})
         write_whole(path, lambda file: file.write(data))
     else:
-        write_whole(path, lambda file: torch.save(tensors, file))
+        memory = io.BytesIO()  # on a full disk torch would fail otherwise than with an OSError
+        torch.save(tensors, memory)
+        write_whole(path, lambda file: file.write(memory.getbuffer()))
 
 
 def keras_bytes(arrays: dict[str, np.ndarray]) -> memoryview:
