@@ -36,7 +36,7 @@ def test_what_a_file_is(xception, theirs: Path):
 def test_there_and_back(xception, theirs: Path, tmp_path: Path):
     ours, again = tmp_path / "ours.safetensors", tmp_path / "again.pth"
     names = tmp_path / "names.txt"
-    names.write_text("Hund\nKatze\nMaus\n\n", "utf-8")
+    names.write_text("Hund\nKatze\nMaus\n\n", "utf-8-sig")  # as Windows' editors write it
     result = xception(
         "convert", theirs, "--to", ours, "--classes", names, "--license", "MIT", "--json"
     )
@@ -49,6 +49,7 @@ def test_there_and_back(xception, theirs: Path, tmp_path: Path):
         "xception",
     )
     assert answer["left_out"] == []
+    assert answer["note"] == ""
     assert answer["classifier"] is True
     assert read_card(ours).classes == ("Hund", "Katze", "Maus")
     assert read_card(ours).license == "MIT"

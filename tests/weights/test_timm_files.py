@@ -3,9 +3,11 @@ import pytest
 import safetensors.torch
 import torch
 
+from xception.data.preprocess import Preprocess
 from xception.errors import UserError
 from xception.weights.card import read_card
 from xception.weights.model_file import load_model, save_model
+from xception.weights.names.sources import SOURCES
 from xception.weights.readers.stored import ForeignFileError
 from xception.weights.timm_files import read_timm
 
@@ -62,6 +64,24 @@ def test_what_the_logits_stand_for(timm, network, tmp_path):
     assert read_timm("timm:test_resnet", path, likely=("ant",)).card.classes[0] == "0"
     torch.save(timm.create_model("test_resnet").state_dict(), path)
     assert "tench" in read_timm("timm:test_resnet", path).card.classes[0]
+
+
+def test_the_notes_name_the_files_that_are_fed_otherwise(timm):
+    found = {}
+    for architecture, layout in (("inception_v3", "torchvision"), ("xception65", "timm")):
+        source = next(s for s in SOURCES if (s.layout, s.network) == (layout, architecture))
+        fed = Preprocess(size=299, **source.preprocess)
+        for name in timm.list_pretrained(f"{architecture}.*"):
+            theirs = timm.get_pretrained_cfg(name)
+            alike = (theirs.mean, theirs.std, theirs.crop_pct) == (fed.mean, fed.std, fed.crop)
+            found[name] = alike
+            last = source.note.rpartition(";")[2]
+            assert (name.partition(".")[2] in last) is not alike
+            assert name.partition(".")[2] in source.note
+    assert [name for name, alike in found.items() if not alike] == [
+        "inception_v3.gluon_in1k",
+        "xception65.ra3_in1k",
+    ]
 
 
 def test_files_of_something_else(network, tmp_path):

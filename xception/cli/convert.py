@@ -160,7 +160,7 @@ def read_classes(file: Path) -> list[str] | Literal["imagenet"]:
     if str(file) == IMAGENET and not file.exists():
         return IMAGENET
     try:
-        lines = file.read_text("utf-8").splitlines()
+        lines = file.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--classes {file}: {getattr(error, 'strerror', None) or error}") from error
     names = [line.strip() for line in lines if line.strip()]
@@ -179,6 +179,7 @@ def describe(file: Path, model: Network, converted: Converted | None) -> dict[st
         "options": model.options,
         "classifier": model.card.classes != NO_CLASSIFIER,
         "tensors": len(model.state_dict()),
+        "note": "" if converted is None else converted.source.note,
         "left_out": [] if converted is None else list(converted.left_out),
     }
 
@@ -213,6 +214,8 @@ def remark(answer: dict[str, Any], quiet: bool) -> None:
             f"left out, as the network needs none: {counted(len(left), 'tensor')} ({some})",
             quiet=quiet,
         )
+    if answer["note"]:
+        say(answer["note"], quiet=quiet)
     if not answer["classifier"]:
         say("it has no classifier: the last layer gives zeros until it is trained", quiet=quiet)
     if "out" in answer:

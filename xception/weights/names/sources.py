@@ -138,6 +138,14 @@ ALIGNED_PREPROCESS = MappingProxyType({"crop": 0.903, "interpolation": "bicubic"
 LAYERS = {41: 12, 65: 20, 71: 22}  # the last block that timm counts, by the number of layers
 
 
+# Their tensors are those of the other files, so that nothing tells them.
+TORCHVISION_NOTE = (
+    "its card feeds it numbers from -1 to 1, as torchvision and timm's tv_in1k, tf_in1k and "
+    "tf_adv_in1k want; timm's gluon_in1k was trained on ImageNet's mean and std"
+)
+XCEPTION65_NOTE = "its card crops as timm's tf_in1k wants, 0.903; timm's ra3_in1k wants 0.94"
+
+
 def _aligned_xception() -> Iterator[Source]:
     for layers, last in LAYERS.items():
         name, scope = f"xception{layers}", f"xception_{layers}"
@@ -150,6 +158,7 @@ def _aligned_xception() -> Iterator[Source]:
             rows=_torch(aligned_xception.timm_parts),
             options=ALIGNED,
             preprocess=ALIGNED_PREPROCESS,
+            note=XCEPTION65_NOTE if layers == 65 else "",
             names=plain_names,
         )
         yield Source(
@@ -240,6 +249,7 @@ def _inception_v3() -> Iterator[Source]:
         rows=_torch(inception_v3.torch_parts),
         options=INCEPTION_TORCH,
         preprocess=TORCHVISION_PREPROCESS,
+        note=TORCHVISION_NOTE,
         names=plain_names,
         present={"auxiliary": "AuxLogits.conv0.conv.weight"},
     )
