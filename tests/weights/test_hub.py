@@ -159,6 +159,11 @@ def test_no_network(tmp_path: Path):
     assert "\n" not in answer
 
 
+def test_an_endpoint_that_is_no_address(tmp_path: Path):
+    answer = fetched(tmp_path, "http://[::1")  # the library prints a line of its own before
+    assert answer.splitlines()[-1] == "refused HF_ENDPOINT is no address of a hub: Invalid IPv6 URL"
+
+
 def test_offline_mode(hub: Hub, tmp_path: Path):
     assert "HF_HUB_OFFLINE" in fetched(tmp_path, address(hub), HF_HUB_OFFLINE="1")
 

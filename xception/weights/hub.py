@@ -92,6 +92,8 @@ def _download(published: Published) -> Path:
         raise UserError(
             "published weights are fetched by huggingface-hub: pip install huggingface-hub"
         ) from error
+    except ValueError as error:  # the library reads its settings when it is imported
+        raise UserError(f"HF_ENDPOINT is no address of a hub: {error}") from error
     where = f"{published.repo}/{published.file}"
     logging.set_verbosity_error()  # it would tell of each try; what comes of them is said below
     place = (published.repo, published.file)

@@ -58,6 +58,15 @@ def test_every_way_to_name_a_checkpoint(form, tmp_path):
         assert foreign.tensors["part_1"].read().shape == (7, 2)
 
 
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_long_names_in_an_archive(form, tmp_path):
+    path, inside = tmp_path / "a.tar.gz", f"{'modell-' * 20}ü/{'x' * 120}"
+    with tarfile.open(path, "w:gz", format=form) as archive:
+        for ending in (".index", ".data-00000-of-00001"):
+            archive.add(FIXTURES / f"many/model.ckpt-7{ending}", inside + ending)
+    assert read_all(path).keys() == read_all(FIXTURES / "many").keys()
+
+
 def test_a_table_is_known_by_its_content(tmp_path):
     shutil.copytree(FIXTURES / "many", tmp_path / "a")
     (tmp_path / "a/model.ckpt-7.index").rename(tmp_path / "a/other")

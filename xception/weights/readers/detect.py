@@ -78,7 +78,8 @@ def _one_line(error: Unsound) -> str:
 def _open(path: Path, stack: ExitStack) -> Foreign:
     if path.is_dir():
         return _open_checkpoint(_latest(path), stack)
-    prefix = path.with_name(SHARD.sub("", path.name)) if path.name else path
+    short = SHARD.sub("", path.name)
+    prefix = path.with_name(short) if short else path
     if not path.exists() or prefix != path:
         index = prefix.with_name(prefix.name + ".index")
         if index.exists():

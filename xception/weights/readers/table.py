@@ -35,6 +35,7 @@ def entries(source: Source) -> Iterator[tuple[bytes, bytes]]:
     last = None
     count = characters = 0
     for _, handle in _block(source, *_handle(footer)):
+        before = count
         for key, value in _block(source, *_handle(Cursor(handle))):
             count += 1
             characters += len(key)
@@ -44,6 +45,8 @@ def entries(source: Source) -> Iterator[tuple[bytes, bytes]]:
                 raise Unsound("damaged: the entries of the index are out of order")
             last = key
             yield key, value
+        if count == before:  # or one such block could be read again and again
+            raise Unsound("damaged: a block of the index without entries")
 
 
 def _handle(cursor: Cursor) -> tuple[int, int]:

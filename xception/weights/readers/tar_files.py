@@ -27,6 +27,9 @@ MAX_WANTED = 1000
 GZIP = 16 + zlib.MAX_WBITS  # zlib's way of saying so
 WANTED = re.compile(r"[\w.=+@, -]{1,200}\.(index|data-\d{5}-of-\d{5})|checkpoint")
 FILE, FOLDER, LONG_NAME, EXTENDED = b"\0" + b"07", b"5", b"L", b"xgK"
+RECORD = re.compile(rb"(\d{1,6}) ")
+EXTENDED_ONE = b"x"  # about the next member alone
+MAX_EXTENDED_BYTES = 1 << 16  # of what is looked into
 
 
 class _Header(NamedTuple):
@@ -59,7 +62,9 @@ def extract_checkpoints(source: Source, folder: Path) -> list[Path]:
         padding = -header.size % BLOCK
         if header.kind == LONG_NAME:
             long_name = _long_name(stream, header.size)
-        elif header.kind in EXTENDED:  # times, and paths of more than 100 letters
+        elif header.kind == EXTENDED_ONE and header.size <= MAX_EXTENDED_BYTES:
+            long_name = _path_of(stream.take(header.size)) or long_name
+        elif header.kind in EXTENDED:  # nothing about one member's name
             stream.skip(header.size)
         else:
             parent, name = _place(long_name or header.name, header.kind)
@@ -106,6 +111,23 @@ def _long_name(stream: "_Stream", size: int) -> str:
     if size > MAX_NAME_CHARACTERS:
         raise Unsound("a member of the archive with an endless name")
     return text(stream.take(size).split(b"\0")[0], "a member's name")
+
+
+def _path_of(records: bytes) -> str | None:
+    """The next member's path if pax's records tell it: `LENGTH KEY=VALUE` and a new line each."""
+    begin, path = 0, None
+    while begin < len(records):
+        found = RECORD.match(records, begin)
+        end = begin + int(found[1]) if found else begin
+        if found is None or not found.end() < end <= len(records):
+            raise Unsound("damaged: what the archive says of a member")
+        key, _, value = records[found.end() : end - 1].partition(b"=")
+        if key == b"path":
+            path = text(value, "a member's name")
+        begin = end
+    if path is not None and len(path) > MAX_NAME_CHARACTERS:
+        raise Unsound("a member of the archive with an endless name")
+    return path
 
 
 def _place(path: str, kind: bytes) -> tuple[str, str]:
