@@ -7,10 +7,11 @@ import pytest
 from hostile_weights.checkpoints import hostile_archives, hostile_checkpoints
 from hostile_weights.hdf5 import hostile_hdf5, hostile_keras
 from hostile_weights.pickles import hostile_pickles, hostile_safetensors
+from hostile_weights.repeated import hostile_repeated
 
 MAKERS = (
     *(hostile_hdf5, hostile_keras, hostile_checkpoints),
-    *(hostile_archives, hostile_pickles, hostile_safetensors),
+    *(hostile_archives, hostile_pickles, hostile_safetensors, hostile_repeated),
 )
 
 
@@ -27,6 +28,7 @@ def hostile_foreign(tmp_path_factory) -> dict[str, Path]:
         "missing": folder / "missing.h5",
         "name too long": folder / ("x" * 5000),
         "NUL in the name": folder / "a\0b",
+        "a name of an ending alone": folder / ".data-00000-of-00001",
         "pipe": folder / "pipe",
         "link to itself": folder / "loop",
         "dead link": folder / "dead",
@@ -43,6 +45,7 @@ def hostile_foreign(tmp_path_factory) -> dict[str, Path]:
     os.mkfifo(things["pipe"])
     things["link to itself"].symlink_to(things["link to itself"])
     things["dead link"].symlink_to(folder / "nowhere")
+    things["a name of an ending alone"].write_bytes(b"")
     things["text"].write_text("Dear reader, these are no weights. " * 40)
     things["nothing"].write_bytes(b"")
     things["a picture"].write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(400))

@@ -10,12 +10,13 @@ other drivers, an object reached twice. Why not a library: docs/weights.md.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from xception.weights.readers.source import Cursor, Source, Unsound, text
+from xception.weights.readers.source import MAX_NAME_CHARACTERS, Cursor, Source, Unsound, text
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 UNDEFINED = (1 << 64) - 1  # an address that is none
 MAX_DEPTH = 32  # of groups in groups
 MAX_OBJECTS = 40_000
+MAX_NAME_BYTES = 4 * MAX_NAME_CHARACTERS  # of a member, in UTF-8
 MAX_MESSAGES = 200_000  # in the headers of all; those that are kept take 150 bytes each
 
 # Types of header messages (IV.A.2)
@@ -79,9 +80,12 @@ def walk(source: Source) -> Iterator[Member]:
         yield member
         if not member.is_dataset:
             prefix = f"{path}/" if path else ""
-            links = sorted(_links(source, member), reverse=True)  # a stack: the last comes first
-            if len(waiting) + len(links) > MAX_OBJECTS:
-                raise Unsound(f"more than {MAX_OBJECTS:,} objects")
+            links = []
+            for link in _links(source, member):
+                links.append(link)
+                if len(waiting) + len(links) > MAX_OBJECTS:
+                    raise Unsound(f"more than {MAX_OBJECTS:,} objects")
+            links.sort(reverse=True)  # a stack: the last comes first
             waiting += [(prefix + name, depth + 1, child) for name, child in links]
 
 
@@ -222,9 +226,10 @@ def _symbol_node(source: Source, address: int, heap: bytes) -> Iterator[tuple[st
     entries = Cursor(source.read(address + 8, 40 * count))
     for _ in range(count):
         offset, child, cache, _, _ = entries.fields("QQI4s16s")
-        end = heap.find(b"\0", offset) if offset < len(heap) else -1
+        # No further than a name may reach: all members may share one endless name.
+        end = heap.find(b"\0", offset, offset + MAX_NAME_BYTES + 1) if offset < len(heap) else -1
         if end < 0:
-            raise Unsound("damaged: a name is not where it should be")
+            raise Unsound("damaged: a name is not where it should be, or endless")
         name = _member_name(heap[offset:end], "")
         if cache not in (0, 1):
             raise Unsound(_leads_elsewhere("", name))
@@ -239,6 +244,8 @@ def _local_heap(source: Source, address: int) -> bytes:
 
 
 def _member_name(data: bytes, group: str) -> str:
+    if len(data) > MAX_NAME_BYTES:
+        raise Unsound(f"a member of {group!r:.80} has an endless name")
     name = text(data, "a name")
     if not name or "/" in name or name in (".", ".."):
         raise Unsound(f"a member of {group!r:.80} is called {name!r:.80}")

@@ -17,6 +17,7 @@ from xception.weights.readers.hdf5 import (
     Member,
 )
 from xception.weights.readers.source import (
+    MAX_DESCRIPTION_BYTES,
     MAX_DIMENSIONS,
     MAX_READ_BYTES,
     Cursor,
@@ -25,6 +26,8 @@ from xception.weights.readers.source import (
     text,
 )
 
+MAX_ATTRIBUTES = 2000  # of a member
+TEXT_COST_BYTES = 16  # what an empty text costs, so that many of them end too
 MAX_STRINGS = 20_000  # in one attribute, or in one heap of them
 
 # IEEE 754 and bfloat16: size in bytes; where exponent and fraction begin and how wide they are;
@@ -99,6 +102,9 @@ class Attributes:
     def __init__(self, source: Source):
         self._source = source
         self._heaps: dict[int, dict[int, bytes]] = {}  # as large as the source's budget at most
+        self._left = MAX_DESCRIPTION_BYTES  # of texts: many references may lead to a long one
+        self._asked: Member | None = None
+        self._named: dict[bytes, bytes] = {}  # its attributes: the file says how often one is asked
 
     def text(self, member: Member, name: str) -> str | None:
         """The text of an attribute; None if the member has none of that name.
@@ -117,16 +123,12 @@ class Attributes:
         Raises:
             Unsound: it is not text, or too much of it.
         """
-        for message in member.messages:
-            if message.kind == ATTRIBUTE_INFO:
-                cursor = Cursor(message.data)
-                _, flags = cursor.fields("BB")
-                cursor.take(2 if flags & 1 else 0)
-                if cursor.fields("Q") != (UNDEFINED,):
-                    raise Unsound(f"{member.path!r:.80} has attributes in HDF5's dense form")
-            if message.kind == ATTRIBUTE and (parts := _attribute_named(message.data, name)):
-                return self._texts(parts, f"{member.path}:{name}")
-        return None
+        if self._asked is not member:
+            self._asked, self._named = member, _by_name(member)
+        found = self._named.get(name.encode())
+        if found is None:
+            return None
+        return self._texts(_attribute(found, name), f"{member.path}:{name}")
 
     def _texts(self, parts: "_Attribute", what: str) -> list[str]:
         count = math.prod(shape_of(parts.shape, what))
@@ -135,27 +137,34 @@ class Attributes:
         element = element_of(parts.kind, what)
         if count > MAX_STRINGS:
             raise Unsound(f"{what!r:.80} has {count:,} texts; {MAX_STRINGS:,} at most")
-        if element.kind == "string":
-            found = [parts.values.take(element.size).split(b"\0")[0] for _ in range(count)]
-        elif element.kind == "string elsewhere":
-            found = [self._text_elsewhere(parts.values) for _ in range(count)]
-        else:
+        if element.kind not in ("string", "string elsewhere"):
             raise Unsound(f"{what!r:.80} is not text")
-        if sum(map(len, found)) > MAX_READ_BYTES:
-            raise Unsound(f"{what!r:.80} is longer than {MAX_READ_BYTES:,} bytes")
-        return [text(one, what) for one in found]
+        found = []
+        left = MAX_READ_BYTES
+        for _ in range(count):
+            size, begin = element.size, parts.values
+            if element.kind == "string elsewhere":
+                size, begin = self._elsewhere(parts.values)
+            self._left -= size + TEXT_COST_BYTES
+            left -= size + TEXT_COST_BYTES
+            if left < 0:
+                raise Unsound(f"{what!r:.80} is longer than {MAX_READ_BYTES:,} bytes")
+            if self._left < 0:
+                raise Unsound(f"more than {MAX_DESCRIPTION_BYTES:,} bytes of texts ({what!r:.80})")
+            found.append(text(begin.take(size).split(b"\0")[0], what))
+        return found
 
-    def _text_elsewhere(self, values: Cursor) -> bytes:
-        """A text of variable length, which stands in a global heap (III.E)."""
+    def _elsewhere(self, values: Cursor) -> tuple[int, Cursor]:
+        """The length and the beginning of a text that stands in a global heap (III.E)."""
         length, address, index = values.fields("IQI")
         if length == 0:
-            return b""
+            return 0, values
         if address not in self._heaps:
             self._heaps[address] = dict(_global_heap(self._source, address))
         found = self._heaps[address].get(index, b"")
         if len(found) < length:
             raise Unsound("damaged: a text is not where it should be")
-        return found[:length].split(b"\0")[0]
+        return length, Cursor(found)
 
 
 class _Attribute(NamedTuple):
@@ -164,8 +173,26 @@ class _Attribute(NamedTuple):
     values: Cursor
 
 
-def _attribute_named(data: bytes, name: str) -> _Attribute | None:
-    """The parts of an attribute message (IV.A.2.m) if it has that name."""
+def _by_name(member: Member) -> dict[bytes, bytes]:
+    """The attribute messages of a member; of two with one name the first."""
+    found: dict[bytes, bytes] = {}
+    for message in member.messages:
+        if message.kind == ATTRIBUTE_INFO:
+            cursor = Cursor(message.data)
+            _, flags = cursor.fields("BB")
+            cursor.take(2 if flags & 1 else 0)
+            if cursor.fields("Q") != (UNDEFINED,):
+                raise Unsound(f"{member.path!r:.80} has attributes in HDF5's dense form")
+        if message.kind == ATTRIBUTE:
+            _, parts, _ = _parts(message.data)
+            found.setdefault(parts[0].rstrip(b"\0"), message.data)
+            if len(found) > MAX_ATTRIBUTES:
+                raise Unsound(f"{member.path!r:.80} has more than {MAX_ATTRIBUTES:,} attributes")
+    return found
+
+
+def _parts(data: bytes) -> tuple[bool, list[bytes], Cursor]:
+    """An attribute message (IV.A.2.m): whether it is shared; name, type, and shape; the values."""
     cursor = Cursor(data)
     version, flags, *sizes = cursor.fields("BBHHH")
     if version not in (1, 2, 3):
@@ -176,11 +203,15 @@ def _attribute_named(data: bytes, name: str) -> _Attribute | None:
     for size in sizes:
         parts.append(cursor.take(size))
         cursor.take(-size % 8 if version == 1 else 0)
-    if parts[0].rstrip(b"\0") != name.encode():
-        return None
-    if version > 1 and flags:
+    return bool(version > 1 and flags), parts, cursor
+
+
+def _attribute(data: bytes, name: str) -> _Attribute:
+    """The parts of an attribute message that are looked into."""
+    shared, parts, values = _parts(data)
+    if shared:
         raise Unsound(f"attribute {name!r} has a description shared with others")
-    return _Attribute(Cursor(parts[1]), Cursor(parts[2]), cursor)
+    return _Attribute(Cursor(parts[1]), Cursor(parts[2]), values)
 
 
 def _global_heap(source: Source, address: int) -> Iterator[tuple[int, bytes]]:

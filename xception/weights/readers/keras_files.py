@@ -21,10 +21,11 @@ from xception.weights.header import parse_json
 from xception.weights.readers.hdf5 import Member, walk
 from xception.weights.readers.hdf5_types import Attributes
 from xception.weights.readers.hdf5_values import Dataset, dataset
-from xception.weights.readers.source import Collection, Source, Unsound
+from xception.weights.readers.source import MAX_TENSORS, Collection, Source, Unsound
 from xception.weights.readers.stored import Foreign
 
 WEIGHTS_GROUP = "model_weights"  # of a whole model of Keras 1 and 2
+MAX_PARTS = 1000  # of a list of names; each holds 64 KB, and one is enough for most files
 VARIABLES = "vars"  # the group that holds a layer's variables in Keras 3
 
 
@@ -67,6 +68,8 @@ def _add_layers(
 ) -> None:
     """Put the tensors that the layers name first, then all others."""
     left = dict(tree.datasets)
+    if len(set(layers)) != len(layers):
+        raise Unsound("a layer is announced twice")
     for layer in layers:
         group = tree.groups.get(prefix + layer)
         weights = _names(said, group, "weight_names") if group else None
@@ -97,9 +100,13 @@ def _names(said: Attributes, group: Member, name: str) -> list[str] | None:
     names = said.texts(group, name)
     if names is not None:
         return names
-    parts = []
+    parts: list[list[str]] = []
+    count = 0
     while (part := said.texts(group, f"{name}{len(parts)}")) is not None:
         parts.append(part)
+        count += len(part)
+        if count > MAX_TENSORS or len(parts) > MAX_PARTS:
+            raise Unsound(f"{name} is spread over more than {MAX_PARTS} attributes, or too long")
     return [one for part in parts for one in part] if parts else None
 
 

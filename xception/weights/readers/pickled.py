@@ -22,7 +22,7 @@ from xception.weights.readers.pickle_records import (
     Tensor,
     Unused,
 )
-from xception.weights.readers.source import Cursor, Unsound, text
+from xception.weights.readers.source import MAX_DIMENSIONS, Cursor, Unsound, text
 
 MAX_STEPS = 400_000  # a thousand tensors with their optimizer take 120,000
 MAX_LINE_BYTES = 200  # of a name that is to be imported
@@ -43,7 +43,8 @@ def load(cursor: Cursor) -> Loaded:
         Unsound: it is damaged, too long, or asks for anything but tensors and plain values.
     """
     machine = _Machine()
-    for _ in range(MAX_STEPS):
+    while True:
+        machine.pay(1)
         code = cursor.take(1)
         if code == STOP:
             return Loaded(machine.pop(), machine.storages)
@@ -51,7 +52,6 @@ def load(cursor: Cursor) -> Loaded:
             raise Unsound(f"its pickle has the step {code!r}, which PyTorch does not write")
         read, carry_out = OPERATIONS[code]
         carry_out(machine, read(cursor))
-    raise Unsound(f"a pickle of more than {MAX_STEPS:,} steps")
 
 
 class _Machine:
@@ -62,6 +62,13 @@ class _Machine:
         self.marks: list[list[Any]] = []
         self.memory: dict[int, Any] = {}
         self.storages: dict[str, Storage] = {}
+        self.steps_left = MAX_STEPS
+
+    def pay(self, steps: int) -> None:
+        """Count what is done; what one step has made, others can use again and again."""
+        self.steps_left -= steps
+        if self.steps_left < 0:
+            raise Unsound(f"a pickle of more than {MAX_STEPS:,} steps")
 
     def pop(self) -> Any:
         if not self.stack:
@@ -173,7 +180,7 @@ class _Machine:
         if function.name in UNUSED:
             self.stack.append(Unused(function.name))
         elif function.name in DICTS:
-            self.stack.append(_dict_of(arguments))
+            self.stack.append(_dict_of(arguments, self.pay))
         elif function.name in TENSORS:
             self.stack.append(_tensor_of(arguments))
         else:
@@ -194,19 +201,18 @@ def _fill(target: dict[Any, Any], pairs: Iterable[Sequence[Any]]) -> None:
         target[key] = value
 
 
-def _dict_of(arguments: tuple[Any, ...]) -> dict[Any, Any]:
+def _dict_of(arguments: tuple[Any, ...], pay: Callable[[int], None]) -> dict[Any, Any]:
     """What `OrderedDict` was called with: nothing, or, by Python 2, a list of pairs."""
     made: dict[Any, Any] = {}
     match arguments:
         case () | ({},):
-            pass
-        case ([*pairs],) if all(
-            isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
-        ):
-            _fill(made, pairs)
-        case _:
-            raise Unsound("damaged: a pickle that calls a dictionary with what it does not take")
-    return made
+            return made
+        case (list() | tuple() as pairs,):
+            pay(len(pairs))
+            if all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+                _fill(made, pairs)
+                return made
+    raise Unsound("damaged: a pickle that calls a dictionary with what it does not take")
 
 
 def _tensor_of(arguments: tuple[Any, ...]) -> Tensor:
@@ -215,6 +221,8 @@ def _tensor_of(arguments: tuple[Any, ...]) -> Tensor:
         case (Tensor() as tensor, *_):  # of a parameter
             return tensor
         case (Storage() as storage, int(offset), tuple(shape), tuple(strides), *_):
+            if max(len(shape), len(strides)) > MAX_DIMENSIONS:
+                raise Unsound(f"a tensor of {max(len(shape), len(strides)):,} dimensions")
             numbers = (offset, *shape, *strides)
             if all(type(number) is int for number in numbers) and len(shape) == len(strides):
                 return Tensor(storage, offset, shape, strides)
