@@ -62,3 +62,11 @@ def test_a_width_is_for_the_network_that_gives_the_number_of_parameters():
     widths = {cell.arm: cell.config.model_options.get("width") for cell in grid}
     assert widths.pop("depthwise") == 0.5
     assert set(widths.values()) == {None}
+
+
+def test_a_study_without_a_full_scale_says_why():
+    with pytest.raises(
+        UserError, match=r"fully-connected has no full scale, .*JFT.*: --scale tiny"
+    ):
+        refuse("fully-connected", "full", {})
+    assert [name for name, study in STUDIES.items() if study.no_full] == ["fully-connected"]

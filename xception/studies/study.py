@@ -106,6 +106,8 @@ class Study:
     An arm with the option `parameters` gets the number that the arm `to` has with the classes of
     the photos and the person's settings; that in the study is for 10 classes, at full scale 1000.
     """
+    no_full: str | None = None
+    """Why it has no full scale, where it has none."""
     remarks: tuple[str, ...] = ()
     """What a reader must know to judge the result."""
 
@@ -138,10 +140,12 @@ class Study:
         return parse(values, f"study {self.name}, arm {arm.name}")
 
     def refuse(self, scale: Scale, settings: Settings) -> None:
-        """UserError for a setting that is the study's own: with it the arms were not what they say.
+        """UserError for a scale that there is not, or for a setting that is the study's own.
 
-        That is what the arms differ in, and the seed.
+        That is what the arms differ in, since with it they were not what they say, and the seed.
         """
+        if scale == "full" and self.no_full is not None:
+            raise UserError(f"{self.name} has no full scale, {self.no_full}: --scale tiny")
         own = self.differences(scale)
         if self.equal is not None and self.equal.what == "parameters":
             own.discard(WIDTH)  # where all have one number of parameters, a width may change it
