@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from xception.cli import study as verb
+from xception.errors import Diverged
 from xception.studies.claims import Better
 from xception.studies.study import Arm, Study
 
 FAKE = Path(__file__).parent.parent / "studies/fake_training.py"
+TINY = ["--set", "model_options={width: 0.01, middle: 0, stem_stride: 1}", "--size", "16"]
+TINY += ["--batch-size", "8", "--workers", "0", "--device", "cpu"]
 LETTERS = Study(
     name="letters",
     title="Letters",
@@ -88,3 +91,11 @@ def test_a_launcher_with_an_open_quote_is_refused(xception, letters: Path):
 
 def test_a_command_is_written_down_whatever_its_bytes():
     assert verb.writable("é photos-\udcff.zip") == "é photos-\\udcff.zip"
+
+
+def test_a_training_that_diverges_has_a_status_of_its_own(xception, photos: Path, tmp_path: Path):
+    """By which a study knows it."""
+    call = ("train", photos, "--out", tmp_path / "run", *TINY, "--epochs", "3", "--lr", "1e30")
+    result = xception(*call)
+    assert "no longer a number" in result.stderr
+    assert result.status == Diverged.status == 3

@@ -9,6 +9,7 @@ from xception.errors import UserError
 from xception.studies import charts
 from xception.studies.cells import Cell, cells
 from xception.studies.claims import Better, SomeBetter
+from xception.studies.page import write_pages
 from xception.studies.results import Curve, findings
 from xception.studies.study import Arm, Study
 
@@ -20,7 +21,9 @@ EVERY_OTHER = "epoch,step,seconds,val_top1\n1,10,1.5,\n2,20,3.0,0.4\n3,30,4.0,\n
 def row(cell: Cell, **changes: Any) -> dict[str, Any]:
     own = {"study": "two", "arm": cell.arm, "seed": cell.seed, "trained_in": f"two/{cell.arm}"}
     score = {"top1": 0.5 + 0.01 * cell.seed, "parameters": 7, "macs": 9, "steps_per_second": 4.0}
-    return {**own, **score, **changes}
+    seen = {"steps": 20, "seconds": 3.0, "split": "test", "samples": 100, "date": "2026-11-29"}
+    made = {"xception": "1.0", "torch": "2.13", "device": "cpu"}
+    return {**own, **score, **seen, **made, **changes}
 
 
 def done(study: Study, folder: Path, history: str = EVERY, **changes: Any) -> list[Cell]:
@@ -59,6 +62,11 @@ def test_a_refutation_is_shown_with_the_intervals_that_refute(tmp_path: Path):
         assert pair.difference.high == pytest.approx(-0.010 + reach, abs=1e-6)
         assert pair.difference.high < 0
     assert "the other way are needed against the claim" in found.rule
+    page = write_pages(tmp_path, study, "tiny", grid, found, "xception study two")
+    for file in (page, page.with_name("report.md")):
+        text = file.read_text("utf-8")
+        assert found.rule in text
+        assert "Bonferroni" not in text  # which is the rule of another verdict
 
 
 def test_an_arm_that_always_diverged_has_no_curves_and_can_be_drawn(tmp_path: Path):
