@@ -36,7 +36,7 @@ def test_the_whole_way_on_a_small_set(
     assert answer["run"] == "demo-2"
     assert len(answer["examples"]) == 6
     report = json.loads((tmp_path / "demo-2/report.json").read_text("utf-8"))
-    assert report["command"] == "xception demo --seed 1"
+    assert report["command"] == "xception demo --seed 1 --epochs 1"
     assert report["config"]["seed"] == 1
 
 

@@ -24,10 +24,17 @@ def test_there_and_back(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
-def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     save_checkpoint(path, {"step": 1})
-    (tmp_path / ".last.ckpt.part").symlink_to("/dev/full")  # where the new one is written first
+    opened = Path.open
+
+    def on_full_disk(self: Path, mode: str = "r"):
+        """Where the new one is written first, the disk is full."""
+        part = self.name == ".last.ckpt.part"
+        return opened(Path("/dev/full"), "wb") if part else opened(self, mode)
+
+    monkeypatch.setattr(Path, "open", on_full_disk)
     with pytest.raises(CheckpointError, match=r"No space left.*untouched"):
         save_checkpoint(path, {"w": torch.zeros(100_000)})
     assert load_checkpoint(path)["step"] == 1
