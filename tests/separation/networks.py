@@ -47,6 +47,22 @@ def inputs_by_hand(model: Branches, x: Tensor) -> dict[str, list[Tensor]]:
     return {"left": [left], "twice": [x, once], "later": [model.mix(y)]}
 
 
+class Row(nn.Module):
+    """A stem, two convolutions and a head, one after the other."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.first = nn.Conv2d(16, 16, 3, padding=1)
+        self.second = nn.Conv2d(16, 16, 3, padding=1)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(F.relu(self.stem(x))))
+        return self.head(F.relu(self.second(x)).mean((2, 3)))
+
+
 class HalfDead(nn.Module):
     """One layer lives, and one is behind a ReLU that lets nothing through."""
 

@@ -9,27 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import prune
 
 from xception.errors import UserError
 from xception.separation.surgery import Exchanged, prepare
 
-from .networks import images
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.stem = nn.Conv2d(3, 16, 3, padding=1)
-        self.first = nn.Conv2d(16, 16, 3, padding=1)
-        self.second = nn.Conv2d(16, 16, 3, padding=1)
-        self.head = nn.Linear(16, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.first(F.relu(self.stem(x))))
-        return self.head(F.relu(self.second(x)).mean((2, 3)))
+from .networks import Row, images
 
 
 def batches():
@@ -41,7 +26,7 @@ def operated(model: nn.Module, **options: Any) -> tuple[nn.Module, list[Exchange
     return prepared.operate(prepared.of_rank(2))
 
 
-class Keeping(Net):
+class Keeping(Row):
     """Keeps what it last saw, also within a list."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,13 +36,13 @@ class Keeping(Net):
 
 
 def pruned() -> nn.Module:
-    model = Net()
+    model = Row()
     prune.l1_unstructured(model.first, "weight", 0.5)
     return model
 
 
 def with_weight_norm() -> nn.Module:
-    model = Net()
+    model = Row()
     with pytest.warns(FutureWarning, match="weight_norm"):
         nn.utils.weight_norm(model.first)
     return model
@@ -72,13 +57,13 @@ def test_what_a_network_keeps_of_a_run_is_no_hindrance(made: Callable[[], nn.Mod
         assert changed(images(2)).shape == (2, 5)
 
 
-class Overwriting(Net):
+class Overwriting(Row):
     def forward(self, x: Tensor) -> Tensor:
         x.sub_(0.5).div_(2)
         return super().forward(x)
 
 
-class Copying(Net):
+class Copying(Row):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward((x - 0.5) / 2)
 
@@ -95,7 +80,7 @@ def test_a_network_that_writes_into_its_images():
         assert ours.output_error == pytest.approx(theirs.output_error, rel=1e-4)
 
 
-class Gated(Net):
+class Gated(Row):
     """What it does with images depends on the brightest of their batch, by what a module keeps."""
 
     def __init__(self, limit: float, *, hidden: bool):
@@ -140,7 +125,7 @@ def test_what_went_astray_is_done_once_more():
 
 
 def test_nothing_is_left_behind():
-    class Failing(Net):
+    class Failing(Row):
         def forward(self, x: Tensor) -> Tensor:
             self.features = self.stem(x)
             assert self.features.shape[1] == 16
@@ -156,37 +141,37 @@ def test_nothing_is_left_behind():
 
 @pytest.mark.parametrize("learns", [True, False])
 def test_a_frozen_layer_stays_frozen(learns: bool):
-    model = Net().requires_grad_(learns)
+    model = Row().requires_grad_(learns)
     changed, done = operated(model, with_menu=False)
     assert len(done) == 2
     assert {one.requires_grad for one in changed.parameters()} == {learns}
 
 
 def test_weights_that_are_buffers():
-    model = Net()
+    model = Row()
     for conv in (model.first, model.second):
         for name in ("weight", "bias"):
             value = getattr(conv, name).detach()
             delattr(conv, name)
             conv.register_buffer(name, value)
-    (_, ours), (_, theirs) = operated(model), operated(Net())
+    (_, ours), (_, theirs) = operated(model), operated(Row())
     for one, other in zip(ours, theirs, strict=True):
         assert one.output_error == pytest.approx(other.output_error, rel=1e-6)
 
 
-class Deciding(Net):
+class Deciding(Row):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).argmax(1)
 
 
-class Detached(Net):
+class Detached(Row):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)
 
 
 @pytest.mark.parametrize("network", [Deciding, Detached])
-def test_answers_without_derivatives(network: type[Net]):
+def test_answers_without_derivatives(network: type[Row]):
     with pytest.raises(UserError, match="have no derivatives"):
         operated(network())
     assert len(operated(network(), with_menu=False)[1]) == 2
@@ -194,4 +179,4 @@ def test_answers_without_derivatives(network: type[Net]):
 
 def test_a_plan_by_macs_needs_the_menu():
     with pytest.raises(ValueError, match="with_menu=True"):
-        prepare(Net(), 12, 3, with_menu=False).within(0.5)
+        prepare(Row(), 12, 3, with_menu=False).within(0.5)

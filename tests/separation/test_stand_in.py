@@ -7,22 +7,10 @@ from torch.nn import functional as F
 
 from xception.separation.sites import find_sites
 
-from .networks import images
+from .networks import Row, images
 
 
-class Plain(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.stem = nn.Conv2d(3, 12, 3, padding=1)
-        self.first = nn.Conv2d(12, 12, 3, padding=1)
-        self.second = nn.Conv2d(12, 12, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.second(F.relu(self.first(F.relu(self.stem(x)))))).mean((2, 3))
-
-
-class InAList(Plain):
+class InAList(Row):
     """The network runs what stands in a list, which is no module."""
 
     def __init__(self):
@@ -31,10 +19,11 @@ class InAList(Plain):
 
     def forward(self, x: Tensor) -> Tensor:
         (first,) = self.run
-        return F.relu(self.second(F.relu(first(F.relu(self.stem(x)))))).mean((2, 3))
+        x = F.relu(self.second(F.relu(first(F.relu(self.stem(x))))))
+        return self.head(x.mean((2, 3)))
 
 
-class ByType(Plain):
+class ByType(Row):
     """The network runs those of its modules that are convolutions."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,7 +33,7 @@ class ByType(Plain):
         return x.mean((2, 3))
 
 
-class Reading(Plain):
+class Reading(Row):
     """The network reads the weights of a convolution."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,7 +43,7 @@ class Reading(Plain):
 @pytest.mark.parametrize(
     ("network", "left"),
     [
-        (Plain, {}),
+        (Row, {}),
         (InAList, {"first": "does not run what stands in its place"}),
         (
             ByType,
@@ -69,7 +58,7 @@ class Reading(Plain):
         ),
     ],
 )
-def test_what_cannot_be_replaced_is_left(network: type[Plain], left: dict[str, str]):
+def test_what_cannot_be_replaced_is_left(network: type[Row], left: dict[str, str]):
     model = network().train()
     modules = list(model.named_modules())
     sites = {site.name: site.refusal for site in find_sites(model, images(2))}
@@ -88,7 +77,7 @@ def test_the_network_itself_is_left():
     assert site.refusal == "it is the whole network"
 
 
-class OneByOne(Plain):
+class OneByOne(Row):
     """Images go through the first layer without a batch around them."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +92,7 @@ def test_images_without_a_batch():
 
 
 def test_a_layer_is_kept_by_any_of_its_names():
-    model = Plain()
+    model = Row()
     model.add_module("again", model.first)
     sites = {site.name: site.refusal for site in find_sites(model, images(1), keep=["again"])}
     assert sites["first"] == "it was to be left"

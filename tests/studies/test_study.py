@@ -55,6 +55,8 @@ def test_the_seed_cannot_be_set():
 )
 def test_what_they_share_can_be_set(name: str, scale: Scale, key: str, value: Any):
     refuse(name, scale, {key: value})
+    (cell, *_) = cells(STUDIES[name], scale, 1, Path("x"), {key: value})
+    assert cell.settings == {key: value}
 
 
 def test_a_width_is_for_the_network_that_gives_the_number_of_parameters():

@@ -20,7 +20,8 @@ from xception.models.segmenter import Segmenter
 from xception.models.zoo import create_model
 from xception.training import pair_feed
 from xception.training.distributed import World
-from xception.training.pair_feed import PairFeed, count_pixels
+from xception.training.pair_feed import PairFeed, count_pixels, refuse_too_large
+from xception.training.run import train
 
 from .conftest import tiny_masks
 
@@ -167,17 +168,23 @@ def test_a_photo_too_large_to_be_measured_is_named_before_training(scenes, tmp_p
     pairs = open_pairs(folder)
     (name,) = [pair.photo for pair in pairs.of(split) if "a large one" in pair.photo]
     config = tiny_masks(joint={"crop": (33, 33), "shorter_side": 384})
+    network = segmenter(PairFeed(open_pairs(scenes), tiny_masks(), World(), workers=0))
     with pytest.raises(UserError) as caught:
-        PairFeed(pairs, config, World(), workers=0)
+        refuse_too_large(network, pairs, config)
     first, second = str(caught.value).splitlines()
     assert first.startswith(f"{name}: an image of 1536001x385 pixels is too large")
     assert f"training can begin without {name}" in second
-    PairFeed(pairs.without([name]), config, World(), workers=0)
-    PairFeed(pairs, tiny_masks(), World(), workers=0)  # 1 x 4000 as it is
+    refuse_too_large(network, pairs.without([name]), config)
+    refuse_too_large(network, pairs, tiny_masks())  # 1 x 4000 as it is
+    with pytest.raises(UserError, match="too large"):
+        train(folder, config, tmp_path / "run")
+    assert not (tmp_path / "run" / "last.ckpt").exists()
 
 
 def test_training_photos_may_be_of_any_shape(scenes, tmp_path):
     """Of those the network sees crops."""
     folder = with_photo(scenes, tmp_path / "scenes", "train", (1, 4000))
     config = tiny_masks(joint={"crop": (33, 33), "shorter_side": 384})
-    assert PairFeed(open_pairs(folder), config, World(), workers=0).steps_per_epoch == 3
+    feed = PairFeed(open_pairs(folder), config, World(), workers=0)
+    refuse_too_large(segmenter(feed), feed.pairs, config)
+    assert feed.steps_per_epoch == 3

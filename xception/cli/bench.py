@@ -71,9 +71,7 @@ SEGMENTED_SIDE = 513  # pixels of the image for a network that takes any
     metavar="FILE",
     help="Draw it: .png, .svg or .pdf.",
 )
-@check_masks.layout_option
-@check_masks.classes_option
-@check_masks.ignore_option
+@check_masks.mask_options
 @options.as_json
 @options.quiet
 def command(

@@ -26,9 +26,7 @@ from xception.training.recipes import configure
     type=options.SIDE,
     help="Side of the network's input; by default that of `xception train`.",
 )
-@check_masks.layout_option
-@check_masks.classes_option
-@check_masks.ignore_option
+@check_masks.mask_options
 @options.as_json
 @options.quiet
 def command(

@@ -1,8 +1,8 @@
 """What `xception check` says of photos with masks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, TypeVar, get_args
 
 import click
 from rich.console import Console
@@ -16,26 +16,32 @@ from xception.data.pairs import Layout, PairSet, open_pairs
 from xception.data.splits import SPLITS, Split
 from xception.errors import UserError
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
 
-layout_option = click.option(
+_layout = click.option(
     "--layout",
     type=click.Choice(get_args(Layout)),
     help="Masks: how the files lie, instead of what is found.",
 )
-classes_option = click.option(
+_classes = click.option(
     "--classes",
     type=options.FilePath(),
     metavar="FILE",
     help="Masks: a list of classes, instead of the one found.",
 )
-ignore_option = click.option(
+_ignore = click.option(
     "--ignore",
     type=click.IntRange(0, 255),
     multiple=True,
     metavar="VALUE",
     help="Masks: another value that does not count; may be repeated.",
 )
+
+
+def mask_options(command: Command) -> Command:
+    """How photos with masks are to be read, of every verb that opens them; see `open_pairs`."""
+    return _layout(_classes(_ignore(command)))
 
 
 def check_masks(

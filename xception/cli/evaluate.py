@@ -55,9 +55,7 @@ WEIGHTS = TypeAdapter(dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False
     help="YAML or JSON, class: weight; for MAP@k of several labels.",
 )
 @look_options
-@check_masks.layout_option
-@check_masks.classes_option
-@check_masks.ignore_option
+@check_masks.mask_options
 @options.batch_size
 @click.option(
     "--workers",

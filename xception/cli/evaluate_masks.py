@@ -5,9 +5,10 @@
 
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from rich.console import Console
@@ -25,11 +26,12 @@ from xception.data.pair_findings import OF_TRAINING
 from xception.data.pair_loader import PairBatch, evaluation_pairs
 from xception.data.pairs import Layout, PairSet, open_pairs
 from xception.data.splits import SPLITS, Split
-from xception.deploy.segment import PhotoSegmenter
 from xception.errors import UserError
 from xception.evaluation.any_size import too_large
 from xception.evaluation.segmentation import Piece, evaluate_pairs
 from xception.evaluation.segmentation_report import Masks
+
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def evaluate_masks(
@@ -74,7 +76,8 @@ def evaluate_masks(
     for note in opened.notes:
         say(note, quiet=quiet)
     pairs, part, named = choose_pairs(opened.like(segmenter.classes), split, photos, quiet)
-    pairs, found = usable_pairs(pairs, segmenter, photos, quiet)
+    refused = too_large(segmenter, pairs.store, [pair.photo for pair in pairs.pairs])
+    pairs, found = usable_pairs(pairs, photos, quiet, refused)
     batches = evaluation_pairs(pairs, part, preprocess=segmenter.card.preprocess, workers=workers)
     banded: list[bool] = []
 
@@ -144,14 +147,19 @@ def choose_pairs(
 
 
 def usable_pairs(
-    pairs: PairSet, segmenter: PhotoSegmenter, path: Path, quiet: bool
+    pairs: PairSet, path: Path, quiet: bool, refused: Mapping[str, str] = NONE
 ) -> tuple[PairSet, PairAudit]:
     """The pairs that can be measured, and what was found; the others are said and `unreadable`.
+
+    Args:
+        pairs: all of them.
+        path: where they are, for the errors.
+        quiet: say nothing of the others.
+        refused: photos that are not to be looked at, each with the reason.
 
     Raises:
         UserError: masks hold unknown values, or there is no such pair.
     """
-    refused = too_large(segmenter, pairs.store, [pair.photo for pair in pairs.pairs])
     found = audit_pairs(pairs.without(refused))
     unknown = [one.message for one in found.findings if one.kind == "unknown_values"]
     if unknown:

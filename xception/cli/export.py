@@ -83,9 +83,7 @@ POINT = 0.01  # of accuracy or mIoU
     is_flag=True,
     help="Weights of seven bits, for processors without VNNI (before about 2019).",
 )
-@check_masks.layout_option
-@check_masks.classes_option
-@check_masks.ignore_option
+@check_masks.mask_options
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @options.as_json
 @options.quiet

@@ -1,6 +1,5 @@
 """From a path of photos to what a network is calibrated with and measured by."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -18,8 +17,7 @@ from xception.data.names import is_table
 from xception.data.pairs import Layout, PairSet, open_pairs
 from xception.data.scan import scan
 from xception.deploy.compare import PHOTOS, find_photos
-from xception.deploy.material import Material, Recorder, pair_material, photo_material
-from xception.deploy.segment import PhotoSegmenter
+from xception.deploy.material import Material, pair_material, photo_material
 from xception.errors import UserError
 from xception.weights.card import Card
 
@@ -77,7 +75,7 @@ def open_material(
     refuse_masks(Look(), masks.given())
     photos = fit_classes(open_photos(data), card, data)
     return photo_material(
-        _readable(photos, quiet),
+        readable(photos, quiet),
         card,
         calibration=calibration,
         questions=QUESTIONS,
@@ -95,35 +93,32 @@ def photos_to_compare(data: Path | None) -> list[Image.Image]:
         return find_photos(data)
     photos = open_photos(data, for_training=False)
 
-    def readable() -> Iterator[Image.Image]:
+    def decoded() -> Iterator[Image.Image]:
         for photo in photos.photos[:: max(len(photos.photos) // PHOTOS, 1)]:
             try:
                 yield decode(photos.read(photo), photo.name)
             except ImageError:  # whether there are photos enough is seen in the end
                 continue
 
-    found = list(islice(readable(), PHOTOS))
+    found = list(islice(decoded(), PHOTOS))
     if not found:
         raise UserError(f"{data}: not one photo can be read")
     return found
 
 
 def _pairs(data: Path, card: Card, masks: MaskOptions, quiet: bool) -> PairSet:
-    """The pairs that can be used, with the classes of the model."""
+    """The pairs that can be used, with the classes of the model; of large photos the middle is."""
     opened = open_pairs(data, layout=masks.layout, classes=masks.classes, ignore=masks.ignore)
     for note in opened.notes:
         say(note, quiet=quiet)
-    # No photo is too large here: of large ones the middle is shown.
-    segment = PhotoSegmenter(
-        Recorder(card), mirror=False, whole_pixels=sys.maxsize, most_pixels=sys.maxsize
-    )
-    return usable_pairs(opened.like(card.classes), segment, data, quiet)[0]
+    return usable_pairs(opened.like(card.classes), data, quiet)[0]
 
 
-def _readable(photos: PhotoSet, quiet: bool) -> PhotoSet:
+def readable(photos: PhotoSet, quiet: bool) -> PhotoSet:
+    """The photos that can be read; the others are counted."""
     looks = scan(photos.store, [photo.name for photo in photos.photos])
     named = zip(photos.photos, looks, strict=True)
-    unreadable = [photo.name for photo, look in named if look.reason]
-    if unreadable:
-        say(f"skipping {counted(len(unreadable), 'unreadable photo')}", quiet=quiet)
-    return photos.without(unreadable)
+    skipped = [photo.name for photo, look in named if look.reason]
+    if skipped:
+        say(f"skipping {counted(len(skipped), 'unreadable photo')}", quiet=quiet)
+    return photos.without(skipped)

@@ -12,6 +12,7 @@ import click
 from xception._version import __version__
 from xception.cli import options
 from xception.cli.evaluate import fit_classes
+from xception.cli.material import readable
 from xception.cli.output import counted, percent, print_json, print_table, say, show
 from xception.cli.separating import Bench, Ways
 from xception.cli.separation_inputs import (
@@ -20,7 +21,6 @@ from xception.cli.separation_inputs import (
     check_out,
     check_splits,
     find_trained,
-    readable,
 )
 from xception.cli.separation_reporting import report_separation
 from xception.cli.separation_target import Target

@@ -6,11 +6,9 @@ from pathlib import Path
 
 from torch import nn
 
-from xception.cli.output import counted, say
 from xception.cli.separating import Bench
 from xception.cli.separation_target import Target
 from xception.data.folders import PhotoSet
-from xception.data.scan import scan
 from xception.deploy.runtime import MODEL_FILE, find_model
 from xception.errors import UserError
 from xception.models.building import closest
@@ -64,16 +62,6 @@ def find_trained(name: str, weights: Path | None, size: int | None, photos: Phot
     if not path.exists():
         raise UserError(f"{name}: there is no such run or model file")
     return as_classifier(load_any(find_model(path)), name)
-
-
-def readable(photos: PhotoSet, quiet: bool) -> PhotoSet:
-    """The photos that can be read; the others are counted."""
-    looks = scan(photos.store, [photo.name for photo in photos.photos])
-    named = zip(photos.photos, looks, strict=True)
-    skipped = [photo.name for photo, look in named if look.reason]
-    if skipped:
-        say(f"skipping {counted(len(skipped), 'unreadable photo')}", quiet=quiet)
-    return photos.without(skipped)
 
 
 def check_splits(bench: Bench, target: Target, fractions: Sequence[float], path: Path) -> None:

@@ -61,18 +61,7 @@ def choices(field: str) -> click.Choice:
     metavar="FILE",
     help="Start from a model file, a weight file of another library, or published ones: imagenet.",
 )
-@click.option(
-    "--layout",
-    type=click.Choice(get_args(Layout)),
-    help="How photos and masks lie, where that is not to be found out.",
-)
-@click.option(
-    "--classes",
-    type=options.FilePath(),
-    metavar="FILE",
-    help="What the masks' values or colours mean: classes.txt or .json.",
-)
-@check_masks.ignore_option
+@check_masks.mask_options
 @click.option("--freeze", type=choices("freeze"), help="Train the head only, on stored features.")
 @click.option(
     "--size", type=options.SIDE, metavar="PIXELS", help="Side of the network's input; of the crops."
@@ -104,7 +93,7 @@ def command(
     config: Path | None,
     model: str | None,
     weights: Path | None,
-    layout: str | None,
+    layout: Layout | None,
     classes: Path | None,
     ignore: tuple[int, ...],
     freeze: str | None,
@@ -174,10 +163,9 @@ def command(
         if not trained.leads:
             return
         # What resumes a run does not repeat it; its configuration does.
-        again = ["train", str(photos), "--config", str(folder / "config.yaml")]
-        report = write_report(
-            trained, shlex.join(["xception", *(again if resume else sys.argv[1:])])
-        )
+        anew = ["train", str(photos), "--config", str(folder / "config.yaml")]
+        repeats = shlex.join(["xception", *(anew if resume else sys.argv[1:])])
+        report = write_report(trained, repeats)
     except (Interrupted, KeyboardInterrupt, SystemExit):  # SystemExit: SIGTERM, see `cli.main`
         if (folder / CHECKPOINT).exists():
             again = shlex.join(["xception", "train", str(photos), "--resume", "--out", str(folder)])

@@ -4,15 +4,13 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
 from xception._version import __version__
 from xception.cost.count import count
 from xception.data.folders import open_photos
 from xception.data.splits import Split
 from xception.evaluation.machine import environment
-from xception.models.zoo import create_model
 from xception.studies.cells import MACHINE, Cell
+from xception.studies.preflight import network_of, parameters
 from xception.training.distributed import pick_device
 from xception.weights.atomic import write_whole
 
@@ -28,16 +26,14 @@ def write_down(cell: Cell, photos: Path, threads: str) -> None:
     there = open_photos(photos)
     split: Split = "test" if there.of("test") else "validation"
     classes, seen = len(there.classes), cell.config.preprocess
-    options = {**cell.config.model_options, "in_channels": seen.channels, "num_classes": classes}
-    with torch.device("meta"):
-        network = create_model(cell.config.model, **options)
+    network = network_of(cell, classes)
     history = cell.history()  # of the epochs before
     machine = environment(pick_device(cell.config.device)) | {"threads": threads}
     row = {
         "study": cell.study,
         "arm": cell.arm,
         "seed": cell.seed,
-        "parameters": sum(values.numel() for values in network.parameters()),
+        "parameters": parameters(network),
         "macs": count(network, seen.size, seen.channels).total["macs"],
         "epochs": len(history),
         "steps": int(history[-1]["step"]) if history else 0,

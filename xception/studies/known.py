@@ -30,11 +30,11 @@ _ALIKE = ("xception", "torch", "system", "processor", "threads", "device")
 def take_over(grid: Sequence[Cell], folder: Path, threads: str) -> None:
     """Finish the cells of the study in `folder` whose training lies in a folder beside it.
 
-    Only cells that no training has begun, nor is about to begin, and
-    only where all are trained on the same photos: the zips made for the studies are compared.
+    Only cells that no training has begun, nor is about to begin, and only where all are trained on
+    the same photos: the zips made for the studies are compared.
 
-    Nor from another machine or another number of threads: the result would be another in its last
-    digits, and its timings would not compare.
+    Nothing from another machine or another number of threads: the result would be another in its
+    last digits, and its timings would not compare.
 
     A study whose files cannot be read has nothing to offer.
 

@@ -41,7 +41,7 @@ def settle(study: Study, scale: Scale, grid: Sequence[Cell], photos: Path) -> li
         settled = _budgeted(study.equal, grid, classes)
         _check_equal(study.equal, scale, settled, classes)
     for cell in {cell.arm: cell for cell in settled}.values():
-        _network(cell, classes)
+        network_of(cell, classes)
     for cell in settled:
         cell.check()
     return settled
@@ -52,7 +52,7 @@ def _budgeted(equal: Equal, grid: Sequence[Cell], classes: int) -> list[Cell]:
     if equal.what != "parameters":
         return list(grid)
     measure = next(cell for cell in grid if cell.arm == equal.to)
-    budget = {"parameters": _parameters(_network(measure, classes))}
+    budget = {"parameters": parameters(network_of(measure, classes))}
 
     def budgeted(cell: Cell) -> Cell:
         options = cell.config.model_options
@@ -70,9 +70,9 @@ def _check_equal(equal: Equal, scale: Scale, grid: Sequence[Cell], classes: int)
     found: dict[str, int] = {}
     for cell in grid:
         if cell.arm not in found:
-            network, seen = _network(cell, classes), cell.config.preprocess
+            network, seen = network_of(cell, classes), cell.config.preprocess
             found[cell.arm] = (
-                _parameters(network)
+                parameters(network)
                 if equal.what == "parameters"
                 else count(network, seen.size, seen.channels).total["macs"]
             )
@@ -86,8 +86,12 @@ def _check_equal(equal: Equal, scale: Scale, grid: Sequence[Cell], classes: int)
         )
 
 
-def _network(cell: Cell, classes: int | None) -> nn.Module:
-    """The network of a cell, without memory for its weights; None is any number of classes."""
+def network_of(cell: Cell, classes: int | None) -> nn.Module:
+    """The network of a cell, without memory for its weights; None is any number of classes.
+
+    Raises:
+        UserError: it cannot be built.
+    """
     options = {**cell.config.model_options, "in_channels": cell.config.preprocess.channels}
     if classes is not None:
         options["num_classes"] = classes
@@ -103,5 +107,6 @@ def _built(model: str, options: str) -> nn.Module:
         return create_model(model, **json.loads(options))
 
 
-def _parameters(network: nn.Module) -> int:
+def parameters(network: nn.Module) -> int:
+    """How many numbers it learns."""
     return sum(values.numel() for values in network.parameters())

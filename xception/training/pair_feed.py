@@ -21,9 +21,8 @@ from xception.errors import UserError
 from xception.evaluation.any_size import AnyPhoto, too_large
 from xception.evaluation.segmentation import PixelCounts, evaluate_pairs
 from xception.models.segmenter import Segmenter
-from xception.models.zoo import create_model
 from xception.training.config import TrainConfig
-from xception.training.distributed import World, gather, lead
+from xception.training.distributed import World, gather
 from xception.training.feeds import Validation
 
 MEASURED: tuple[Split, ...] = ("validation", "test")
@@ -34,9 +33,6 @@ class PairFeed:
     """Photos with masks, decoded and augmented by the loader, normalised here.
 
     Validation shows every photo whole, and counts the pixels of its mask.
-
-    Raises:
-        UserError: a photo that would be counted, in an epoch or at the end, is too large for that.
     """
 
     pairs: PairSet
@@ -46,7 +42,6 @@ class PairFeed:
 
     def __post_init__(self) -> None:
         self.steps_per_epoch = steps_per_epoch(len(self.pairs.of("train")), self.config.batch_size)
-        lead(self.world, lambda: refuse_too_large(self.pairs, self.config))
 
     def training(
         self, first_step: int, last_step: int
@@ -92,17 +87,12 @@ def judge_counts(counts: PixelCounts, classes: tuple[str, ...]) -> Validation:
     )
 
 
-def refuse_too_large(pairs: PairSet, config: TrainConfig) -> None:
-    """Refuse photos to be counted of which the network would see too large an image.
+def refuse_too_large(network: Segmenter, pairs: PairSet, config: TrainConfig) -> None:
+    """Refuse photos that will be counted of which the network would see too large an image.
 
     Raises:
         UserError: there are some; it names them.
     """
-    with torch.device("meta"):  # only its options are asked for
-        network = create_model(
-            config.model, **{**config.model_options, "num_classes": len(pairs.classes)}
-        )
-    assert isinstance(network, Segmenter)  # or it would not have been built for these photos
     segment = _any_photo(network, pairs, config, torch.device("cpu"))
     measured = [pair.photo for split in MEASURED for pair in pairs.of(split)]
     refused = too_large(segment, pairs.store, measured)

@@ -14,11 +14,11 @@ from xception.errors import UserError
 from xception.models.network import Network
 from xception.models.segmenter import Segmenter
 from xception.training.config import TrainConfig
-from xception.training.distributed import place
+from xception.training.distributed import lead, place
 from xception.training.feeds import Feed
 from xception.training.losses import class_weights
 from xception.training.objectives import PixelLabels
-from xception.training.pair_feed import PairFeed, count_pixels
+from xception.training.pair_feed import PairFeed, count_pixels, refuse_too_large
 from xception.training.progress import Progress
 from xception.training.subject import Workplace
 from xception.training.trained import TrainedSegmenter
@@ -58,7 +58,9 @@ class Segmentation:
         as_segmenter(network, name)
 
     def lesson(self, model: Network, at: Workplace) -> tuple[nn.Module, Feed]:
-        """The whole network; photos and masks."""
+        """The whole network; photos and masks. Raises UserError for photos too large to count."""
+        network = as_segmenter(model, at.config.model)
+        lead(at.world, lambda: refuse_too_large(network, self.pairs, at.config))
         return model, PairFeed(self.pairs, at.config, at.world, at.workers)
 
     def objective(self, config: TrainConfig, device: torch.device) -> PixelLabels:
