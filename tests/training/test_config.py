@@ -175,6 +175,42 @@ def test_freezing_random_weights_is_refused():
         configure(settings={"freeze": "backbone"})
 
 
+def with_weights(tmp_path, **more):
+    """A configuration that names a file with weights; it is not opened before a training begins."""
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(tiny(weights="x.safetensors", **more)), encoding="utf-8")
+    return path
+
+
+def test_a_frozen_backbone_says_what_its_photos_go_through(tmp_path):
+    path = with_weights(tmp_path, augment={"flip": True, "mixup": 0.2}, sampler="balanced")
+    frozen = configure(config=path, settings={"freeze": "backbone"})
+    assert frozen.augment.model_dump(exclude_defaults=True) == {"flip": True}
+    assert (frozen.sampler, frozen.progressive) == ("shuffle", None)
+    # A run that was begun with these words keeps them: it is to be resumed.
+    path.write_text(to_yaml(frozen.model_copy(update={"sampler": "balanced"})), encoding="utf-8")
+    assert configure(config=path).sampler == "balanced"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"sampler": "balanced"},
+        {"augment.mixup": 0.2},
+        {"augment": {"flip": False}},
+        {"progressive.start": 16},
+    ],
+)
+def test_what_a_frozen_backbone_cannot_do_is_refused(tmp_path, asked):
+    with pytest.raises(UserError, match=f"{next(iter(asked))} would have no effect"):
+        configure(config=with_weights(tmp_path), settings={"freeze": "backbone", **asked})
+
+
+def test_what_a_frozen_backbone_does_anyway_may_be_asked_for(tmp_path):
+    asked = {"sampler": "shuffle", "augment": {"flip": True}}
+    configure(config=with_weights(tmp_path), settings={"freeze": "backbone", **asked})
+
+
 def test_a_recipe_and_a_configuration_together_are_refused(tmp_path):
     with pytest.raises(UserError, match="not both"):
         configure(recipe="scratch", config=tmp_path / "c.yaml")

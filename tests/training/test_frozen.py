@@ -105,3 +105,15 @@ def test_parts_of_a_batch_are_as_equal_as_can_be(photos, tmp_path):
     """Of ten photos in four parts none stands alone, of which batch statistics would be nothing."""
     config = tiny(epochs=1, batch_size=10, accumulate=4, model_options={"width": 0.01, "middle": 0})
     assert len(train(photos, config, tmp_path / "run").history) == 1
+
+
+def test_a_full_disk_is_said_and_leaves_no_features(photos, weights, tmp_path, monkeypatch):
+    def full(file, arr):
+        file.write(b"half")
+        raise OSError("672 requested and 4 written")  # NumPy's words, without a number
+
+    monkeypatch.setattr("numpy.save", full)
+    config = tiny(epochs=1, weights=str(weights), freeze="backbone")
+    with pytest.raises(UserError, match=r"cannot write .*train\.npy: 672 requested"):
+        train(photos, config, tmp_path / "run")
+    assert list((tmp_path / "run" / "features").iterdir()) == []

@@ -84,6 +84,39 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bytes(
     assert resumed.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.parametrize("place", ["run.check_photos", "features._compute"])
+def test_before_the_first_step_it_stops_at_once(photos, finished, tmp_path, monkeypatch, place):
+    def interrupt(*args):
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(f"xception.training.{place}", interrupt)
+    start = str(finished.folder / "model.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        train(photos, tiny(weights=start, freeze="backbone", epochs=1), tmp_path / "run")
+
+
+def test_while_it_is_judged_it_stops_at_once_and_can_be_judged_later(
+    photos, finished, tmp_path, monkeypatch
+):
+    def interrupt(*args):
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("it went on")
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("xception.training.assembly.Assembly.judge", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(photos, tiny(epochs=1), folder)
+    assert train(photos, None, folder, resume=True).metrics["samples"] == 12
+
+
+def test_a_batch_of_one_photo_that_shrinks_to_one_pixel_is_refused(photos, tmp_path):
+    config = tiny(batch_size=1, average_decay=None, augment={}, preprocess={"size": 8})
+    with pytest.raises(UserError, match="larger batch_size"):
+        train(photos, config, tmp_path / "run")
+
+
 def test_a_finished_run_can_be_resumed_for_its_judgement(photos, finished):
     again = train(photos, None, finished.folder, resume=True)
     assert again.metrics == finished.metrics

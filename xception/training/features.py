@@ -19,6 +19,7 @@ from xception.training.config import TrainConfig
 from xception.training.distributed import World, gather, place
 from xception.training.feeds import Validation, judge_outcomes, one_hot
 from xception.training.randomness import generator
+from xception.weights.atomic import write_whole
 
 
 class FeatureFeed:
@@ -134,11 +135,13 @@ def _compute(
             else:
                 plain.append(_numbers(partial(config.preprocess.answers, model.embed), images))
         width = model.num_features
-        np.save(folder / f"{split}.npy", np.concatenate([*plain, np.empty((0, width), "f4")]))
+        arrays = {split: np.concatenate([*plain, np.empty((0, width), "f4")])}
         if split == "train":
-            np.save(folder / "train_mirrored.npy", np.concatenate(mirrored))
-        np.save(folder / f"{split}_targets.npy", np.concatenate(targets) if targets else [])
-    (folder / "key.json").write_text(json.dumps(key))
+            arrays["train_mirrored"] = np.concatenate(mirrored)
+        arrays[f"{split}_targets"] = np.concatenate(targets) if targets else np.array([])
+        for name, array in arrays.items():
+            write_whole(folder / f"{name}.npy", partial(np.save, arr=array))
+    write_whole(folder / "key.json", lambda file: file.write(json.dumps(key).encode()))
 
 
 @torch.inference_mode()

@@ -140,8 +140,7 @@ class Trainer:
         parts = list(zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True))
         for number, (x, y) in enumerate(parts, start=1):
             with self._unshared() if number < len(parts) else nullcontext():
-                with self.autocast:
-                    logits = self.parallel(x)
+                logits = self._answers(x)
                 loss = self.objective.loss(logits.float(), y, counts)
                 loss.backward()
             with torch.no_grad():
@@ -157,6 +156,19 @@ class Trainer:
         self.at.step += 1
         if self.world.device.type == "cpu" or self.at.step % _CHECK_EVERY == 0:
             self._look()
+
+    def _answers(self, x: Tensor) -> Tensor:
+        try:
+            with self.autocast:
+                return self.parallel(x)
+        except ValueError as error:  # of batch normalisation, in torch's words
+            if "Expected more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                f"{len(x)} photo at a time, whose maps shrink to one pixel, has no batch "
+                "statistics: train with a larger batch_size, fewer parts in accumulate, or a "
+                "larger preprocess.size"
+            ) from None
 
     def _unshared(self) -> AbstractContextManager:
         """Gradients of all parts but the last stay with their process."""

@@ -16,6 +16,8 @@ from xception.weights.hub import IMAGENET, fetch
 
 OWN_OPTIONS = {"num_classes", "in_channels", "dropout"}  # decided by the photos and settings
 FOLDER = Path(__file__).parent / "recipes"
+# What a frozen backbone sees, whatever a recipe says: see `features`.
+FROZEN: dict[str, Any] = {"augment": {"flip": True}, "progressive": None, "sampler": "shuffle"}
 
 
 def list_recipes() -> list[str]:
@@ -70,6 +72,8 @@ def configure(
         size = {"preprocess.size": max(chosen.joint.crop)}
         chosen = parse(override(chosen.model_dump(), size), "joint.crop")
     _refuse_contradictions(chosen)
+    if chosen.freeze == "backbone" and (config is None or "freeze" in settings):
+        chosen = _for_features(chosen, settings)
     return chosen
 
 
@@ -89,6 +93,23 @@ def _refuse_contradictions(chosen: TrainConfig) -> None:
         raise UserError(
             "frozen batch statistics are those of a trained network: name it with --weights FILE"
         )
+
+
+def _for_features(chosen: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
+    """The configuration that says what is done where features are computed once.
+
+    Raises:
+        UserError: `settings` ask for something that could not be done.
+    """
+    frozen = parse(override(chosen.model_dump(), FROZEN), "the settings")
+    for key in settings:
+        name = key.split(".")[0]
+        if name in FROZEN and getattr(chosen, name) != getattr(frozen, name):
+            raise UserError(
+                f"{key} would have no effect: with a frozen backbone every photo is seen once, as "
+                "it is and mirrored, and its features are kept"
+            )
+    return frozen
 
 
 def _without_strangers(values: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

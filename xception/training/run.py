@@ -44,9 +44,9 @@ def train(
 
     Raises:
         UserError: anything the photos, the settings or the machine make impossible.
-        Interrupted: a signal came; the run can be resumed.
+        Interrupted: a signal came in training; what was learnt is saved, and can be resumed.
     """
-    with stop_on_signals() as stop, ExitStack() as held:
+    with ExitStack() as held:
         if config is None:
             config = read_config(folder / "config.yaml")
         world = held.enter_context(join_world(config.device))
@@ -76,7 +76,9 @@ def train(
         if begun:
             trainer.resume()
             told.note(f"resumed after step {trainer.at.step}")
-        trainer.run(stop)
+        # Before and after, nothing is to be saved first: a signal stops it at once.
+        with stop_on_signals() as stop:
+            trainer.run(stop)
         return assembly.judge(trainer.at.history)
 
 
