@@ -182,6 +182,14 @@ def with_weights(tmp_path, **more):
     return path
 
 
+def test_a_run_folder_stands_for_its_weights_beside_a_configuration_too(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model.safetensors").write_bytes(b"")
+    chosen = configure(config=with_weights(tmp_path), settings={"weights": str(run)})
+    assert chosen.weights == str(run / "model.safetensors")
+
+
 def test_a_frozen_backbone_says_what_its_photos_go_through(tmp_path):
     path = with_weights(tmp_path, augment={"flip": True, "mixup": 0.2}, sampler="balanced")
     frozen = configure(config=path, settings={"freeze": "backbone"})

@@ -35,9 +35,9 @@ def configure(
     """The configuration of a recipe or a `config.yaml`, with single settings changed.
 
     Without either the recipe is `segment` for photos with masks; for others `finetune` where
-    `settings` name weights to start from, else `scratch`. With weights, the network and its
-    preprocessing are those of their file; with a classifier's weights and photos with masks, they
-    are the backbone's. The word "imagenet" stands for the published weights of the model.
+    `settings` name weights to start from, else `scratch`. With weights, the network of a recipe and
+    its preprocessing are those of their file; with a classifier's weights and photos with masks,
+    they are the backbone's. The word "imagenet" stands for the published weights of the model.
 
     Args:
         recipe: one of `list_recipes()`.
@@ -56,14 +56,15 @@ def configure(
     else:
         name = recipe or _default(task, settings)
         values = {"recipe": name, **read_yaml(_find(name))}
-    weights = settings.get("weights") or values.get("weights")
-    if isinstance(weights, str) and config is None:
+    weights = settings.get("weights") or (values.get("weights") if config is None else None)
+    if isinstance(weights, str):
         if weights == IMAGENET and not Path(weights).exists():
             weights = str(fetch(_trained_part(values, settings, task)).path)
         elif (Path(weights) / "model.safetensors").is_file():  # a run folder
             weights = str(Path(weights) / "model.safetensors")
         settings["weights"] = weights
-        values = _network_of(card_of(Path(weights)), values, task)
+        if config is None:
+            values = _network_of(card_of(Path(weights)), values, task)
     values = _without_strangers(values, settings)
     chosen = parse(override(values, settings), str(config) if config else "the settings")
     if task == "segmentation":
