@@ -2,7 +2,7 @@
 
     python benchmarks/separate_cifar.py --data cifar10.zip [--folder runs/separate-cifar]
                                         [--network vgg resnet] [--calibrate 4096]
-                                        [--minutes 25 | --epochs 9 6]
+                                        [--minutes 25 | --epochs 16]
 
 A VGG-like and a ResNet-like network (plain torch, below) are trained within the minutes, or loaded
 from the folder if they have been before. Epochs in several numbers are cycles of the rate, which
