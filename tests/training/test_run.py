@@ -84,6 +84,15 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bytes(
     assert resumed.read_bytes() == whole.read_bytes()
 
 
+@pytest.fixture
+def hears_interrupts():
+    """What a shell starts in the background ignores SIGINT, and so would the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_interrupts")
 @pytest.mark.parametrize("place", ["run.check_photos", "features._compute"])
 def test_before_the_first_step_it_stops_at_once(photos, finished, tmp_path, monkeypatch, place):
     def interrupt(*args):
@@ -96,6 +105,7 @@ def test_before_the_first_step_it_stops_at_once(photos, finished, tmp_path, monk
         train(photos, tiny(weights=start, freeze="backbone", epochs=1), tmp_path / "run")
 
 
+@pytest.mark.usefixtures("hears_interrupts")
 def test_while_it_is_judged_it_stops_at_once_and_can_be_judged_later(
     photos, finished, tmp_path, monkeypatch
 ):
