@@ -200,3 +200,18 @@ def test_a_report_that_was_stopped_can_be_written_by_resuming(
     result = xception(*arguments)
     assert result.status == 130
     assert result.stderr.startswith("to continue: xception train ")
+
+
+def test_a_training_that_was_stopped_before_its_first_step_says_how_to_continue(
+    xception, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("xception.training.assembly.Assembly.trainer", stopped)
+        result = xception("train", photos, "--out", out, *TINY, "--epochs", "1", "--quiet")
+    assert result.status == 130
+    assert result.stderr.startswith("to continue: xception train ")
+    assert xception("train", photos, "--out", out, "--resume", "--quiet").status == 0

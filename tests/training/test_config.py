@@ -216,7 +216,8 @@ def test_what_a_frozen_backbone_cannot_do_is_refused(tmp_path, asked):
 
 def test_what_a_frozen_backbone_does_anyway_may_be_asked_for(tmp_path):
     asked = {"sampler": "shuffle", "augment": {"flip": True}}
-    configure(config=with_weights(tmp_path), settings={"freeze": "backbone", **asked})
+    frozen = configure(config=with_weights(tmp_path), settings={"freeze": "backbone", **asked})
+    assert (frozen.sampler, frozen.augment.flip) == ("shuffle", True)
 
 
 def test_a_recipe_and_a_configuration_together_are_refused(tmp_path):

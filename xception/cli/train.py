@@ -28,7 +28,7 @@ from xception.training.run import train
 from xception.training.trained import AnyTrained, Trained, TrainedClassifier, TrainedSegmenter
 
 RUNS = Path("runs")
-CHECKPOINT = "last.ckpt"  # what --resume continues from
+CONFIG = "config.yaml"  # from it on there is a run, which --resume continues
 
 
 def choices(field: str) -> click.Choice:
@@ -146,7 +146,7 @@ def command(
     folder = choose_folder(photos, out, resume)
     if resume and (recipe is not None or config is not None):
         raise UserError("--resume keeps the settings of the run: leave out --recipe and --config")
-    start = folder / "config.yaml" if resume else config
+    start = folder / CONFIG if resume else config
     assigned = dict(map(parse_assignment, assignments))
     task = choose_task(photos, start, settings | assigned)
     if size is not None:
@@ -163,11 +163,11 @@ def command(
         if not trained.leads:
             return
         # What resumes a run does not repeat it; its configuration does.
-        anew = ["train", str(photos), "--config", str(folder / "config.yaml")]
+        anew = ["train", str(photos), "--config", str(folder / CONFIG)]
         repeats = shlex.join(["xception", *(anew if resume else sys.argv[1:])])
         report = write_report(trained, repeats)
     except (Interrupted, KeyboardInterrupt, SystemExit):  # SystemExit: SIGTERM, see `cli.main`
-        if (folder / CHECKPOINT).exists():
+        if (folder / CONFIG).exists():
             again = shlex.join(["xception", "train", str(photos), "--resume", "--out", str(folder)])
             say(f"to continue: {again}")
         raise

@@ -165,9 +165,8 @@ class Trainer:
             if "Expected more than 1 value per channel" not in str(error):
                 raise
             raise UserError(
-                f"{len(x)} photo at a time, whose maps shrink to one pixel, has no batch "
-                "statistics: train with a larger batch_size, fewer parts in accumulate, or a "
-                "larger preprocess.size"
+                "one photo alone, whose maps shrink to one pixel, has no batch statistics: train "
+                "with a larger batch_size, fewer parts in accumulate, or a larger preprocess.size"
             ) from None
 
     def _unshared(self) -> AbstractContextManager:
